@@ -1,0 +1,129 @@
+//! What the entries of a header claim of the data section: rules S-06 and S-12 to S-16.
+
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+use alloc::vec::Vec;
+
+use super::{Entry, Table, parse::Flaws};
+use crate::{
+    Dtype, Mode,
+    error::{Detail, Error},
+};
+
+/// Checks names, sizes and cover of a table, and puts it into its final order: entries by offset,
+/// then name; the permutation that sorts them by name.
+pub(super) fn check(
+    table: &mut Table,
+    data_bytes: u64,
+    mode: Mode,
+    flaws: &mut Flaws<'_>,
+) -> Result<(), Error> {
+    let mut entries = core::mem::take(&mut table.entries);
+    entries.sort_by(|a, b| {
+        let by_offset = (a.begin, a.end).cmp(&(b.begin, b.end));
+        by_offset.then_with(|| table.name(a).cmp(table.name(b)))
+    });
+    table.entries = entries;
+    table.by_name = order_by_name(table);
+    unique_names(table, mode, flaws)?;
+    for entry in &table.entries {
+        size(table, entry, mode, flaws)?;
+    }
+    cover(table, data_bytes, flaws)
+}
+
+/// The permutation that sorts by name, entries of one name in the order of the header.
+///
+/// The sort is stable and linear for what writers write: by name within each dtype.
+fn order_by_name(table: &Table) -> Vec<u32> {
+    let mut order: Vec<u32> = (0u32..).take(table.entries.len()).collect();
+    order.sort_by(|a, b| {
+        let by_name = table.name_at(*a).cmp(table.name_at(*b));
+        by_name.then_with(|| table.header_offset_at(*a).cmp(&table.header_offset_at(*b)))
+    });
+    order
+}
+
+/// S-06. Lenient reading keeps the entry that stands last, as the reference does.
+fn unique_names(table: &mut Table, mode: Mode, flaws: &mut Flaws<'_>) -> Result<(), Error> {
+    let mut shadowed = Vec::new();
+    for pair in table.by_name.windows(2) {
+        let &[earlier, later] = pair else { continue };
+        let name = table.name_at(earlier);
+        if name != table.name_at(later) {
+            continue;
+        }
+        if mode == Mode::Strict {
+            let offset = table.header_offset_at(later);
+            flaws.report(Detail::DuplicateName { name: name.into(), offset })?;
+        } else {
+            shadowed.push(earlier);
+        }
+    }
+    if !shadowed.is_empty() {
+        shadowed.sort_unstable();
+        let mut place = 0u32..;
+        table.entries.retain(|_| place.next().is_none_or(|here| shadowed.binary_search(&here).is_err()));
+        table.by_name = order_by_name(table);
+    }
+    Ok(())
+}
+
+/// S-12, S-13, S-14.
+fn size(table: &Table, entry: &Entry, mode: Mode, flaws: &mut Flaws<'_>) -> Result<(), Error> {
+    let (dtype, shape) = (entry.dtype, table.shape(entry));
+    let name = || table.name(entry).into();
+    let Some(bits) = bits(dtype, shape, mode) else {
+        return flaws.report(Detail::Overflow { name: name(), dtype, shape: shape.into() });
+    };
+    if bits % 8 != 0 {
+        return flaws.report(Detail::PartialByte { name: name(), dtype, shape: shape.into(), bits });
+    }
+    let (begin, end, needed) = (entry.begin, entry.end, bits / 8);
+    if end.checked_sub(begin) == Some(needed) {
+        return Ok(());
+    }
+    flaws.report(Detail::Size { name: name(), dtype, shape: shape.into(), begin, end, needed })
+}
+
+/// Bits of a tensor, or `None` where they overflow 64 bits.
+///
+/// A zero among the dimensions does not excuse the others: no framework can hold such a shape, and
+/// the reference's verdict depends on where the zero stands. Lenient reading follows it in that.
+pub(crate) fn bits(dtype: Dtype, shape: &[u64], mode: Mode) -> Option<u64> {
+    let empty = shape.contains(&0);
+    let counted = shape.iter().filter(|d| mode == Mode::Lenient || **d != 0);
+    let elements = counted.into_iter().try_fold(1u64, |n, d| n.checked_mul(*d))?;
+    let bits = elements.checked_mul(dtype.bits())?;
+    Some(if empty { 0 } else { bits })
+}
+
+/// S-15, S-16. The entries are in order of their offsets.
+fn cover(table: &Table, data_bytes: u64, flaws: &mut Flaws<'_>) -> Result<(), Error> {
+    let mut expected = 0u64;
+    let mut owner: Option<&Entry> = None;
+    for entry in &table.entries {
+        let (begin, end) = (entry.begin, entry.end);
+        if begin > expected {
+            let name = table.name(entry).into();
+            flaws.report(Detail::Gap { name, begin, end, expected })?;
+        } else if begin < expected {
+            let name = table.name(entry).into();
+            let other = owner.map(|o| table.name(o).into());
+            flaws.report(Detail::Overlap { name, begin, end, expected, other })?;
+        }
+        if end >= expected {
+            expected = end;
+            owner = Some(entry);
+        }
+    }
+    if expected > data_bytes {
+        let cut = table.entries.iter().find(|e| e.end > data_bytes);
+        let name = cut.map(|e| table.name(e).into());
+        flaws.report(Detail::Truncated { data_bytes, needed: expected, name })
+    } else if expected < data_bytes {
+        flaws.report(Detail::Trailing { data_bytes, covered: expected })
+    } else {
+        Ok(())
+    }
+}
