@@ -1,0 +1,237 @@
+//! The crate's one error: the operating system's refusals and the format's, each with its file.
+
+use std::{
+    error::Error as StdError,
+    fmt, io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+/// Who is to blame, and so what a caller can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system refused, or the file changed or shrank: retry, or look at the disk.
+    Io,
+    /// The bytes break a rule of the format: refuse the file.
+    Format,
+    /// The file asks for more than the limits allow.
+    Limit,
+    /// No such file, or no such tensor.
+    NotFound,
+    /// This platform cannot do it.
+    Unsupported,
+    /// The request makes no sense: correct the call.
+    Usage,
+}
+
+/// What went wrong with which file.
+///
+/// One boxed word. [`Display`](fmt::Display) shows this level alone; [`Chain`] shows all of it.
+pub struct Error(Box<Detail>);
+
+#[derive(Debug)]
+enum Detail {
+    Os { doing: &'static str, path: Option<PathBuf>, range: Option<Range<u64>>, source: io::Error },
+    Missing { path: PathBuf, source: io::Error },
+    Format { path: Option<PathBuf>, source: tensafe_format::Error },
+    Short { path: Option<PathBuf>, offset: u64, found: u64, needed: u64 },
+    Changed { path: Option<PathBuf>, what: &'static str },
+    TooLargeForHost { bytes: u64 },
+    Memory { bytes: u64, source: io::Error },
+    OutOfBounds { range: Range<u64>, bytes: u64 },
+}
+
+impl Error {
+    #[cold]
+    fn new(detail: Detail) -> Self {
+        Self(Box::new(detail))
+    }
+
+    /// The operating system refused to do something with a file.
+    pub(crate) fn os(doing: &'static str, path: Option<&Path>, source: io::Error) -> Self {
+        match (path, source.kind()) {
+            (Some(path), io::ErrorKind::NotFound) => Self::new(Detail::Missing { path: path.into(), source }),
+            (path, _) => Self::new(Detail::Os { doing, path: path.map(Path::to_owned), range: None, source }),
+        }
+    }
+
+    /// The operating system refused to read or write a range of a file.
+    pub(crate) fn os_range(
+        doing: &'static str,
+        path: Option<&Path>,
+        range: Range<u64>,
+        source: io::Error,
+    ) -> Self {
+        let path = path.map(Path::to_owned);
+        Self::new(Detail::Os { doing, path, range: Some(range), source })
+    }
+
+    /// A file ended before what its header promises.
+    #[must_use]
+    pub fn short(path: Option<&Path>, offset: u64, found: u64, needed: u64) -> Self {
+        Self::new(Detail::Short { path: path.map(Path::to_owned), offset, found, needed })
+    }
+
+    pub(crate) fn changed(path: Option<&Path>, what: &'static str) -> Self {
+        Self::new(Detail::Changed { path: path.map(Path::to_owned), what })
+    }
+
+    pub(crate) fn too_large_for_host(bytes: u64) -> Self {
+        Self::new(Detail::TooLargeForHost { bytes })
+    }
+
+    pub(crate) fn memory(bytes: u64, source: io::Error) -> Self {
+        Self::new(Detail::Memory { bytes, source })
+    }
+
+    pub(crate) fn out_of_bounds(range: Range<u64>, bytes: u64) -> Self {
+        Self::new(Detail::OutOfBounds { range, bytes })
+    }
+
+    /// The format's error with the file that it was met in.
+    pub fn format(path: Option<&Path>, source: tensafe_format::Error) -> Self {
+        Self::new(Detail::Format { path: path.map(Path::to_owned), source })
+    }
+
+    /// A refusal of a source that a caller brought, such as an object of another language.
+    #[must_use]
+    pub fn from_source(doing: &'static str, source: io::Error) -> Self {
+        Self::new(Detail::Os { doing, path: None, range: None, source })
+    }
+
+    /// Who is to blame.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Detail::Missing { .. } => ErrorKind::NotFound,
+            Detail::Os { .. } | Detail::Short { .. } | Detail::Changed { .. } | Detail::Memory { .. } => {
+                ErrorKind::Io
+            }
+            Detail::TooLargeForHost { .. } => ErrorKind::Unsupported,
+            Detail::OutOfBounds { .. } => ErrorKind::Usage,
+            Detail::Format { source, .. } => match source.kind() {
+                tensafe_format::ErrorKind::Limit => ErrorKind::Limit,
+                tensafe_format::ErrorKind::NotFound => ErrorKind::NotFound,
+                tensafe_format::ErrorKind::Usage => ErrorKind::Usage,
+                _ => ErrorKind::Format,
+            },
+        }
+    }
+
+    /// The file, where there is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &*self.0 {
+            Detail::Missing { path, .. } => Some(path),
+            Detail::Os { path, .. }
+            | Detail::Format { path, .. }
+            | Detail::Short { path, .. }
+            | Detail::Changed { path, .. } => path.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The format's error, where the bytes or the request are to blame.
+    #[must_use]
+    pub fn as_format(&self) -> Option<&tensafe_format::Error> {
+        match &*self.0 {
+            Detail::Format { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The operating system's number for the refusal.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match &*self.0 {
+            Detail::Os { source, .. } | Detail::Missing { source, .. } | Detail::Memory { source, .. } => {
+                source.raw_os_error()
+            }
+            _ => None,
+        }
+    }
+
+    /// The whole text: this level and those below it.
+    #[must_use]
+    pub fn chain(&self) -> Chain<'_> {
+        Chain(self)
+    }
+}
+
+/// Shows an error with its causes, joined by `: `.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a (dyn StdError + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut level = Some(self.0);
+        let mut first = true;
+        while let Some(error) = level {
+            let text = error.to_string();
+            if !text.is_empty() {
+                write!(f, "{}{text}", if first { "" } else { ": " })?;
+                first = false;
+            }
+            level = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// `path: `, or nothing for bytes that have no path.
+struct At<'a>(&'a Option<PathBuf>);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |path| write!(f, "{}: ", path.display()))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Detail::Os { doing, path, range: None, .. } => write!(f, "{}cannot {doing}", At(path)),
+            Detail::Os { doing, path, range: Some(range), .. } => {
+                write!(f, "{}cannot {doing} bytes {}..{}", At(path), range.start, range.end)
+            }
+            Detail::Missing { path, .. } => write!(f, "No such file or directory: {}", path.display()),
+            Detail::Format { path, .. } => {
+                path.as_ref().map_or(Ok(()), |path| write!(f, "{}", path.display()))
+            }
+            Detail::Short { path, offset, found, needed } => write!(
+                f,
+                "{}the file ends early: at offset {offset} found {found} bytes, needed {needed}",
+                At(path)
+            ),
+            Detail::Changed { path, what } => {
+                write!(f, "{}the file changed while it was open: another {what}", At(path))
+            }
+            Detail::TooLargeForHost { bytes } => {
+                write!(f, "{bytes} bytes do not fit the address space of this host")
+            }
+            Detail::Memory { bytes, .. } => write!(f, "cannot reserve {bytes} bytes of memory"),
+            Detail::OutOfBounds { range, bytes } => {
+                write!(f, "bytes {}..{} asked for, there are {bytes}", range.start, range.end)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &*self.0 {
+            // "No such file or directory" is all that the cause would say.
+            Detail::Missing { .. } => None,
+            Detail::Os { source, .. } | Detail::Memory { source, .. } => Some(source),
+            Detail::Format { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A file, read at offsets without a cursor.
+
+use std::{
+    fs::{File, Metadata},
+    io,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{Error, FileSystem, Identity, Latency, Source, SourceInfo};
+
+/// An open file as a [`Source`]. A file that was replaced by another of the same name goes on
+/// being read; one that is changed in place is noticed by its [`Identity`].
+#[derive(Debug)]
+pub struct FileSource {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    file_system: FileSystem,
+}
+
+impl FileSource {
+    /// Opens the file at `path` for reading.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound), or [`Io`](crate::ErrorKind::Io) where the file
+    /// cannot be opened or is a directory.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|e| Error::os("open", Some(path), e))?;
+        Self::from_file(file, path)
+    }
+
+    /// Takes an open file; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) where its length cannot be read or it is a directory.
+    pub fn from_file(file: File, path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let metadata = file.metadata().map_err(|e| Error::os("read the length", Some(&path), e))?;
+        if metadata.is_dir() {
+            return Err(Error::os("read", Some(&path), io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        let file_system = FileSystem::of(&file);
+        Ok(Self { len: metadata.len(), file, path, file_system })
+    }
+
+    /// The file system that the file is on.
+    #[must_use]
+    pub fn file_system(&self) -> FileSystem {
+        self.file_system
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Source for FileSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let mut done = 0;
+        while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(done as u64);
+            match read_some_at(&self.file, at, rest) {
+                Ok(0) => return Err(Error::short(Some(&self.path), at, 0, rest.len() as u64)),
+                Ok(n) => done = done.saturating_add(n),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    let range = offset..offset.saturating_add(out.len() as u64);
+                    return Err(Error::os_range("read", Some(&self.path), range, e));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<Option<Identity>, Error> {
+        let metadata = self.file.metadata().map_err(|e| Error::os("inspect", Some(&self.path), e))?;
+        Ok(Some(identity(&metadata)))
+    }
+
+    fn info(&self) -> SourceInfo {
+        let local = self.file_system.is_local();
+        let latency = if local { Latency::Local } else { Latency::Network };
+        SourceInfo { mappable: true, shared: local, ..SourceInfo::new(latency) }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    #[cfg(unix)]
+    let file = {
+        use std::os::unix::fs::MetadataExt as _;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    #[cfg(not(unix))]
+    let file = None;
+    let modified_ns = metadata.modified().ok().map(nanoseconds);
+    Identity { file, len: metadata.len(), modified_ns }
+}
+
+fn nanoseconds(time: SystemTime) -> i128 {
+    let count = |nanos: u128| i128::try_from(nanos).unwrap_or(i128::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => count(after.as_nanos()),
+        Err(before) => count(before.duration().as_nanos()).saturating_neg(),
+    }
+}
+
+#[cfg(unix)]
+fn read_some_at(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_some_at(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, out, offset)
+}

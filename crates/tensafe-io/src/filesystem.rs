@@ -1,0 +1,57 @@
+//! Which file system a file is on: where mapping is a poor idea, and why.
+
+use std::fs::File;
+
+/// The kind of file system, as far as reading is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileSystem {
+    /// A disk of this machine, or memory.
+    Local,
+    /// NFS, SMB, Lustre, Ceph, GPFS, AFS or 9P: each page fault of a mapping is a round trip, and
+    /// a lost server is a signal instead of an error.
+    Network,
+    /// A program answers: FUSE, which virtiofs counts as too.
+    UserSpace,
+    /// The platform does not tell.
+    Unknown,
+}
+
+impl FileSystem {
+    /// Whether reads are answered by this machine, as far as is known.
+    #[must_use]
+    pub fn is_local(self) -> bool {
+        matches!(self, Self::Local | Self::Unknown)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of(file: &File) -> Self {
+        // The magic numbers of linux/magic.h and of the clients that live outside of the kernel.
+        const NETWORK: [u64; 9] = [
+            0x6969,      // NFS
+            0x517b,      // SMB
+            0xff53_4d42, // CIFS
+            0xfe53_4d42, // SMB2
+            0x0bd0_0bd0, // Lustre
+            0x00c3_6400, // Ceph
+            0x4750_4653, // GPFS
+            0x5346_414f, // AFS
+            0x0102_1997, // 9P
+        ];
+        const FUSE: u64 = 0x6573_5546;
+        let Ok(found) = rustix::fs::fstatfs(file) else {
+            return Self::Unknown;
+        };
+        // The field is signed on some platforms; the magic is its low 32 bits everywhere.
+        match u64::try_from(i128::from(found.f_type) & 0xffff_ffff) {
+            Ok(FUSE) => Self::UserSpace,
+            Ok(magic) if NETWORK.contains(&magic) => Self::Network,
+            _ => Self::Local,
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn of(_: &File) -> Self {
+        Self::Unknown
+    }
+}

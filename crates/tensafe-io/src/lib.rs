@@ -1,0 +1,48 @@
+//! The bytes of safetensors files: where they come from, how they are read, and how they are
+//! written so that a reader never sees half a file.
+//!
+//! - [`TensorFile`] is one open file: its [`Header`](tensafe_format::Header) and its bytes.
+//! - [`Source`] is where bytes are read from: a file, memory, or what a caller brings.
+//! - [`Buffer`] is memory that tensors live in; every view keeps it alive.
+//! - [`Sink`] is where bytes are written to; nothing is visible before it commits. [`FileSink`]
+//!   writes a temporary file and renames it.
+//!
+//! ```no_run
+//! use tensafe_io::{OpenOptions, TensorFile};
+//!
+//! let file = TensorFile::open("model.safetensors", &OpenOptions::default())?;
+//! for tensor in file.header().tensors() {
+//!     println!("{} {:?}", tensor.name(), tensor.shape());
+//! }
+//! let bytes = file.tensor("embedding.weight")?;
+//! # Ok::<(), tensafe_io::Error>(())
+//! ```
+//!
+//! # What this crate does not do
+//! It knows no JSON and no framework; it sees one file at a time. Threads, not futures.
+#![warn(missing_docs)]
+
+mod arena;
+mod buffer;
+mod error;
+mod file;
+mod filesystem;
+mod mapping;
+mod memory;
+mod parallel;
+mod replace;
+mod sink;
+mod source;
+mod tensor_file;
+
+pub use buffer::Buffer;
+pub use error::{Chain, Error, ErrorKind};
+pub use file::FileSource;
+pub use filesystem::FileSystem;
+pub use mapping::MapPermit;
+pub use memory::MemorySource;
+pub use parallel::{read_parallel, write_parallel};
+pub use replace::{FileSink, ReplaceOptions};
+pub use sink::{MemorySink, Sink};
+pub use source::{Identity, Latency, Source, SourceInfo};
+pub use tensor_file::{Access, OpenOptions, TensorFile, write_file};

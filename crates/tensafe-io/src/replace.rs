@@ -1,0 +1,277 @@
+//! The atomic, durable writer: a temporary file beside the target, renamed over it.
+//!
+//! - The target's directory holds the temporary file, so that the rename stays on one file system.
+//! - A symbolic link is written through: the file that it points to is replaced, the link stays.
+//! - A new file has the mode that the umask leaves; a file that is replaced keeps its mode.
+//! - Durable means: the file is on the disk before it has its name, and the name is on the disk
+//!   before the call returns.
+//! - What is not a regular file, such as a pipe or `/dev/stdout`, cannot be replaced and is written
+//!   to from its start to its end, when it is committed.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{Error, Sink};
+
+/// Choices of a [`FileSink`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplaceOptions {
+    /// Whether the file and its name are on the disk when the commit returns.
+    pub durable: bool,
+    /// Whether a file that is there already may be replaced.
+    pub overwrite: bool,
+}
+
+impl Default for ReplaceOptions {
+    fn default() -> Self {
+        Self { durable: true, overwrite: true }
+    }
+}
+
+impl ReplaceOptions {
+    /// The same options, durable or not.
+    #[must_use]
+    pub const fn with_durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
+    /// The same options, replacing or not.
+    #[must_use]
+    pub const fn with_overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+}
+
+/// A [`Sink`] that becomes a file, whole or not at all.
+#[derive(Debug)]
+pub struct FileSink {
+    file: File,
+    temporary: PathBuf,
+    target: PathBuf,
+    bytes: u64,
+    ending: Ending,
+    options: ReplaceOptions,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    /// Rename over the target.
+    Rename,
+    /// Copy into what cannot be replaced.
+    Stream,
+    Committed,
+}
+
+impl FileSink {
+    /// Prepares a file of `bytes` bytes that will stand at `path`.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) where the directory cannot be written to, the disk has no room,
+    /// or the path is taken and must not be replaced.
+    ///
+    /// # Cost
+    /// Room for the whole file is reserved where the file system can. A file that is replaced goes
+    /// on taking its room until the commit.
+    pub fn create(path: impl AsRef<Path>, bytes: u64, options: ReplaceOptions) -> Result<Self, Error> {
+        let target = follow(path.as_ref())?;
+        let there = match fs::metadata(&target) {
+            Ok(metadata) => Some(metadata),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::os("inspect", Some(&target), e)),
+        };
+        if there.as_ref().is_some_and(fs::Metadata::is_dir) {
+            let error = io::Error::from(io::ErrorKind::IsADirectory);
+            return Err(Error::os("write", Some(&target), error));
+        }
+        if there.is_some() && !options.overwrite {
+            let error = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(Error::os("write", Some(&target), error));
+        }
+        let streams = there.as_ref().is_some_and(|m| !m.is_file());
+        let (directory, ending) = if streams {
+            (std::env::temp_dir(), Ending::Stream)
+        } else {
+            (directory_of(&target), Ending::Rename)
+        };
+        let (file, temporary) = temporary_in(&directory, &target)?;
+        let sink = Self { file, temporary, target, bytes, ending, options };
+        if let Some(metadata) = there.filter(|_| !streams) {
+            sink.keep_mode(&metadata)?;
+        }
+        sink.reserve()?;
+        Ok(sink)
+    }
+
+    #[cfg(unix)]
+    fn keep_mode(&self, replaced: &fs::Metadata) -> Result<(), Error> {
+        self.file
+            .set_permissions(replaced.permissions())
+            .map_err(|e| Error::os("set the mode", Some(&self.target), e))
+    }
+
+    #[cfg(not(unix))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "other platforms keep no mode")]
+    fn keep_mode(&self, _: &fs::Metadata) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// A full disk is met here, before the first byte, where the file system can reserve.
+    fn reserve(&self) -> Result<(), Error> {
+        #[cfg(target_os = "linux")]
+        if self.bytes > 0 {
+            use rustix::{fs::FallocateFlags, io::Errno};
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, self.bytes) {
+                Ok(()) => return Ok(()),
+                Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
+                    return Err(Error::os("reserve room", Some(&self.target), e.into()));
+                }
+                // The file system cannot: the length alone is set.
+                Err(_) => {}
+            }
+        }
+        self.file.set_len(self.bytes).map_err(|e| Error::os("set the length", Some(&self.target), e))
+    }
+
+    fn stream(&mut self) -> io::Result<()> {
+        let mut out = OpenOptions::new().write(true).open(&self.target)?;
+        self.file.rewind()?;
+        let copied = io::copy(&mut (&self.file).take(self.bytes), &mut out)?;
+        if copied != self.bytes {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        out.flush()
+    }
+}
+
+impl Sink for FileSink {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let range = offset..offset.saturating_add(bytes.len() as u64);
+        if range.end > self.bytes {
+            return Err(Error::out_of_bounds(range, self.bytes));
+        }
+        write_all_at(&self.file, offset, bytes)
+            .map_err(|e| Error::os_range("write", Some(&self.target), range, e))
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        let failed = |doing, target: &Path, e| Error::os(doing, Some(target), e);
+        match self.ending {
+            Ending::Committed => return Ok(()),
+            Ending::Stream => {
+                let streamed = self.stream();
+                streamed.map_err(|e| failed("write", &self.target, e))?;
+                // The temporary copy has served; that it cannot be removed is nobody's loss.
+                drop(fs::remove_file(&self.temporary));
+            }
+            Ending::Rename => {
+                if self.options.durable {
+                    self.file.sync_all().map_err(|e| failed("flush", &self.target, e))?;
+                }
+                fs::rename(&self.temporary, &self.target)
+                    .map_err(|e| failed("rename to", &self.target, e))?;
+            }
+        }
+        let renamed = std::mem::replace(&mut self.ending, Ending::Committed) == Ending::Rename;
+        if renamed && self.options.durable {
+            sync_directory(&directory_of(&self.target))
+                .map_err(|e| failed("flush the name of", &self.target, e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for FileSink {
+    fn drop(&mut self) {
+        if self.ending != Ending::Committed {
+            // Nothing can be done about a failure here, and an error may be on its way already.
+            drop(fs::remove_file(&self.temporary));
+        }
+    }
+}
+
+/// The file that `path` leads to through symbolic links, whether it is there or not.
+fn follow(path: &Path) -> Result<PathBuf, Error> {
+    const MOST_LINKS: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&target) {
+            Ok(next) => target = directory_of(&target).join(next),
+            Err(_) => return Ok(target),
+        }
+    }
+    Err(Error::os("follow the links of", Some(path), io::Error::other("too many symbolic links")))
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn temporary_in(directory: &Path, target: &Path) -> Result<(File, PathBuf), Error> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+    for _ in 0..64 {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+        let mut name = OsString::from(".");
+        // A long name of the target must not make the temporary name too long.
+        let stem: String =
+            target.file_name().unwrap_or_default().to_string_lossy().chars().take(32).collect();
+        name.push(stem);
+        name.push(format!(".{:x}-{nanos:x}-{count:x}.tmp", std::process::id()));
+        let path = directory.join(name);
+        // Readable too: what is streamed is read back.
+        match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((file, path)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => last = e,
+            Err(e) => return Err(Error::os("create a file in", Some(directory), e)),
+        }
+    }
+    Err(Error::os("create a file in", Some(directory), last))
+}
+
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    match File::open(directory)?.sync_all() {
+        // Some file systems have no such thing as a flush of a directory.
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, bytes, offset) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
+            Ok(n) => {
+                offset = offset.saturating_add(n as u64);
+                bytes = bytes.get(n..).unwrap_or_default();
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
