@@ -56,6 +56,12 @@ impl Error {
         }
     }
 
+    /// The operating system refused to do something with the file at `path`.
+    #[must_use]
+    pub fn from_os(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::os(doing, Some(path), source)
+    }
+
     /// The operating system refused to read or write a range of a file.
     pub(crate) fn os_range(
         doing: &'static str,

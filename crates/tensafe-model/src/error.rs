@@ -1,0 +1,152 @@
+//! The crate's one error: what files say of each other, and what `tensafe-io` says of one.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use tensafe_format::{Quoted, Rule};
+use tensafe_io::Chain;
+pub use tensafe_io::ErrorKind;
+
+/// A model that cannot be opened as a whole, or a file of it that cannot be read.
+pub struct Error(Box<Detail>);
+
+#[derive(Debug)]
+enum Detail {
+    File(tensafe_io::Error),
+    Index { path: PathBuf, source: tensafe_format::Error },
+    NoWeights { path: PathBuf },
+    NamedTwice { name: String, first: PathBuf, second: PathBuf },
+    NotInShard { name: String, shard: PathBuf },
+    NotInIndex { name: String, shard: PathBuf },
+    NotFound { name: String },
+}
+
+impl Error {
+    #[cold]
+    fn new(detail: Detail) -> Self {
+        Self(Box::new(detail))
+    }
+
+    pub(crate) fn index(path: &Path, source: tensafe_format::Error) -> Self {
+        Self::new(Detail::Index { path: path.into(), source })
+    }
+
+    pub(crate) fn no_weights(path: &Path) -> Self {
+        Self::new(Detail::NoWeights { path: path.into() })
+    }
+
+    pub(crate) fn named_twice(name: &str, first: &Path, second: &Path) -> Self {
+        Self::new(Detail::NamedTwice { name: name.into(), first: first.into(), second: second.into() })
+    }
+
+    pub(crate) fn not_in_shard(name: &str, shard: &Path) -> Self {
+        Self::new(Detail::NotInShard { name: name.into(), shard: shard.into() })
+    }
+
+    pub(crate) fn not_in_index(name: &str, shard: &Path) -> Self {
+        Self::new(Detail::NotInIndex { name: name.into(), shard: shard.into() })
+    }
+
+    pub(crate) fn not_found(name: &str) -> Self {
+        Self::new(Detail::NotFound { name: name.into() })
+    }
+
+    /// Who is to blame.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Detail::File(source) => source.kind(),
+            Detail::NoWeights { .. } | Detail::NotFound { .. } => ErrorKind::NotFound,
+            _ => ErrorKind::Format,
+        }
+    }
+
+    /// The rule of `docs/spec.md` that was broken, if one was.
+    #[must_use]
+    pub fn rule(&self) -> Option<Rule> {
+        match &*self.0 {
+            Detail::File(source) => source.as_format()?.rule(),
+            Detail::Index { source, .. } => source.rule(),
+            Detail::NamedTwice { .. } | Detail::NotInShard { .. } | Detail::NotInIndex { .. } => {
+                Some(Rule::INDEX_MATCHES)
+            }
+            Detail::NoWeights { .. } | Detail::NotFound { .. } => None,
+        }
+    }
+
+    /// The error of one file, where one file is to blame.
+    #[must_use]
+    pub fn as_file(&self) -> Option<&tensafe_io::Error> {
+        match &*self.0 {
+            Detail::File(source) => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The whole text: this level and those below it.
+    #[must_use]
+    pub fn chain(&self) -> Chain<'_> {
+        Chain(self)
+    }
+}
+
+impl From<tensafe_io::Error> for Error {
+    fn from(source: tensafe_io::Error) -> Self {
+        Self::new(Detail::File(source))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rule = Rule::INDEX_MATCHES;
+        match &*self.0 {
+            Detail::File(source) => fmt::Display::fmt(source, f),
+            Detail::Index { path, .. } => write!(f, "{}", path.display()),
+            Detail::NoWeights { path } => {
+                write!(f, "{}: no safetensors file and no index of shards in this directory", path.display())
+            }
+            Detail::NamedTwice { name, first, second } => write!(
+                f,
+                "tensor `{}`: in {} and in {}, a name stands in one file ({rule})",
+                Quoted(name),
+                first.display(),
+                second.display()
+            ),
+            Detail::NotInShard { name, shard } => write!(
+                f,
+                "tensor `{}`: the index places it in {}, which does not hold it ({rule})",
+                Quoted(name),
+                shard.display()
+            ),
+            Detail::NotInIndex { name, shard } => {
+                write!(
+                    f,
+                    "tensor `{}`: in {}, the index does not name it ({rule})",
+                    Quoted(name),
+                    shard.display()
+                )
+            }
+            Detail::NotFound { name } => write!(f, "tensor `{}` not found", Quoted(name)),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &*self.0 {
+            // Shown as this level itself: what it rests on is the next.
+            Detail::File(source) => StdError::source(source),
+            Detail::Index { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

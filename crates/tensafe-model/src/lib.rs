@@ -1,0 +1,27 @@
+//! A model's weights as a whole: a file, a directory or an index of shards, seen as one map from
+//! names to tensors.
+//!
+//! ```no_run
+//! use tensafe_model::{Checkpoint, OpenOptions};
+//!
+//! let model = Checkpoint::open("path/to/model", &OpenOptions::default())?;
+//! println!("{} tensors in {} files", model.len(), model.files().len());
+//! let (file, info) = model.find("lm_head.weight")?;
+//! let bytes = file.tensor(info.name())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What this crate does not do
+//! It parses no header and reads no bytes itself: that is `tensafe-format` and `tensafe-io`. It
+//! renders nothing: programs decide how a tree or a report looks.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod checkpoint;
+mod error;
+mod locate;
+
+pub use checkpoint::Checkpoint;
+pub use error::{Error, ErrorKind};
+pub use locate::{Located, locate};
+pub use tensafe_io::{Access, OpenOptions};

@@ -1,0 +1,72 @@
+//! Model weights, stored safely and loaded fast: safetensors files, one or many.
+//!
+//! Open a model, look at it, take a tensor or a part of one:
+//!
+//! ```
+//! use tensafe::{Dtype, Index, TensorSpec};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("model.safetensors");
+//! let weight: Vec<u8> = (0u8..24).collect();
+//! tensafe::save(&path, [(TensorSpec::new("weight", Dtype::U8, [4, 6]), &weight[..])], None)?;
+//!
+//! let model = tensafe::open(&path)?;
+//! let (file, info) = model.find("weight")?;
+//! assert_eq!((info.dtype(), info.shape()), (Dtype::U8, &[4, 6][..]));
+//! assert_eq!(&*file.tensor("weight")?, weight);
+//!
+//! // Columns 1 and 2: only their bytes are read.
+//! let (region, bytes) = file.region("weight", &[Index::Ellipsis, Index::range(1..3)], Default::default())?;
+//! assert_eq!(region.shape(), [4, 2]);
+//! assert_eq!(&*bytes, [1, 2, 7, 8, 13, 14, 19, 20]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! This crate re-exports the public types of `tensafe-format` (bytes to header to byte runs),
+//! `tensafe-io` (sources, memory, the atomic writer) and `tensafe-model` (many files as one), and
+//! adds the two functions above. Use those crates directly for less: `tensafe-format` is `no_std`.
+//!
+//! # What this crate does not do
+//! It does not compute: tensors are bytes with a dtype and a shape. It does not read pickles.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+use std::path::Path;
+
+pub use tensafe_format::{
+    Bounds, DiagnosedTensor, Diagnosis, Dtype, Header, Index, Layout, LayoutOptions, Limits, Metadata, Mode,
+    ParseOptions, Region, Rule, Runs, SafeTensors, ShardIndex, TensorInfo, TensorSpec, TensorView,
+    header_range, is_hub_shard_name, shard_name, split_into_shards,
+};
+pub use tensafe_io::{
+    Access, Buffer, Chain, FileSink, FileSource, FileSystem, Identity, Latency, MapPermit, MemorySink,
+    MemorySource, OpenOptions, ReplaceOptions, Sink, Source, SourceInfo, TensorFile, read_parallel,
+    write_file, write_parallel,
+};
+pub use tensafe_model::{Checkpoint, Error, ErrorKind, Located, locate};
+
+/// Opens a model: a file, a directory, or an index of shards. Strict, by positioned reads.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+///
+/// # Cost
+/// Reads the header of each file.
+pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
+    Checkpoint::open(path, &OpenOptions::default())
+}
+
+/// Writes tensors as one file, atomically and durably, with the bytes that the reference writes.
+///
+/// # Errors
+/// As [`write_file`].
+///
+/// # Cost
+/// Blocks until the file is on the disk.
+pub fn save<'d>(
+    path: impl AsRef<Path>,
+    tensors: impl IntoIterator<Item = (TensorSpec, &'d [u8])>,
+    metadata: Option<&Metadata>,
+) -> Result<(), Error> {
+    Ok(write_file(path, tensors, metadata, &LayoutOptions::default(), ReplaceOptions::default())?)
+}
