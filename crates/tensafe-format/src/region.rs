@@ -189,7 +189,8 @@ impl Region {
     }
 
     /// The runs of bytes that hold the part, in its row-major order, each half-open; `base`, the
-    /// offset of the tensor's first byte, is added to each. They ascend and never touch.
+    /// offset of the tensor's first byte, is added to each. They ascend and never overlap; with a
+    /// step, the last of a row and the first of the next may touch.
     ///
     /// # Cost
     /// Memory for the dimensions, none for the runs.
@@ -417,7 +418,7 @@ mod tests {
                     prop_assert_eq!(region.run_count(), region.runs(0).count() as u64);
                     let runs: Vec<_> = region.runs(10).collect();
                     for pair in runs.windows(2) {
-                        prop_assert!(pair[0].end < pair[1].start, "runs ascend and never touch");
+                        prop_assert!(pair[0].end <= pair[1].start, "runs ascend and never overlap");
                     }
                     if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
                         prop_assert_eq!(region.span(10), first.start..last.end);
@@ -458,13 +459,10 @@ mod tests {
         let cut = |index: &[Index]| Region::new(Dtype::F32, &[10, 5], index).unwrap_err();
         let far = cut(&[Index::range(0..20)]);
         assert_eq!(far.rule(), Some(Rule::INDEXING));
-        assert_eq!(
-            alloc::format!("{far}"),
-            "index 19 out of bounds for tensor dimension #0 of size 10 (S-40)"
-        );
+        assert_eq!(alloc::format!("{far}"), "index 19 out of bounds for tensor dimension #0 of size 10");
         assert_eq!(
             alloc::format!("{}", cut(&[Index::FULL, Index::At(-6)])),
-            "index -6 out of bounds for tensor dimension #1 of size 5 (S-40)"
+            "index -6 out of bounds for tensor dimension #1 of size 5"
         );
     }
 

@@ -121,6 +121,26 @@ impl Buffer {
         self.start
     }
 
+    /// The same bytes at an address that is a multiple of `alignment`, in bytes: these, or a copy.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) where the memory for the copy cannot be reserved.
+    pub fn aligned_to(&self, alignment: u64) -> Result<Self, Error> {
+        let fits = usize::try_from(alignment).is_ok_and(|a| self.start.addr().is_multiple_of(a));
+        if fits || self.is_empty() { Ok(self.clone()) } else { self.to_owned_memory() }
+    }
+
+    /// A copy in memory of our own, aligned for every element type.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) where the memory cannot be reserved.
+    pub fn to_owned_memory(&self) -> Result<Self, Error> {
+        Self::filled(self.len, |out| {
+            self.copy_to(out);
+            Ok(())
+        })
+    }
+
     /// Whether the memory may be written: ours and private mappings may, a caller's may not.
     #[must_use]
     pub fn is_writable(&self) -> bool {

@@ -1,0 +1,56 @@
+"""tensafe: model weights, stored safely and loaded fast.
+
+- ``tensafe.torch``, ``.numpy``, ``.jax``, ``.flax``, ``.tensorflow``, ``.paddle``, ``.mlx``: ``load_file``,
+  ``save_file`` and their kin, with the names and semantics of safetensors.
+- ``tensafe.open``: a model of one or many files as a mapping of names.
+- ``tensafe.safe_open``: tensors of a file as they are asked for.
+- ``tensafe.install_as_safetensors``: makes ``import safetensors`` mean tensafe.
+"""
+
+from . import _options
+from ._checkpoint import Checkpoint, Tensor, open
+from ._errors import (
+    FormatError,
+    IoError,
+    LimitError,
+    MissingFileError,
+    SafetensorError,
+    TensorNotFoundError,
+    UnsupportedError,
+    UsageError,
+)
+from ._open import deserialize
+from ._prefetch import PrefetchLoader
+from ._safe_open import PySafeSlice, TensorMeta, _safe_open_handle, safe_open
+from ._tensafe import TensorSpec, __version__, serialize, serialize_file
+
+__all__ = [
+    "Checkpoint",
+    "FormatError",
+    "IoError",
+    "LimitError",
+    "MissingFileError",
+    "PrefetchLoader",
+    "PySafeSlice",
+    "SafetensorError",
+    "Tensor",
+    "TensorMeta",
+    "TensorNotFoundError",
+    "TensorSpec",
+    "UnsupportedError",
+    "UsageError",
+    "__version__",
+    "deserialize",
+    "install_as_safetensors",
+    "open",
+    "safe_open",
+    "serialize",
+    "serialize_file",
+]
+
+
+def install_as_safetensors() -> None:
+    """From here on, ``import safetensors`` gives tensafe; see :mod:`tensafe.compat`."""
+    from .compat import install_as_safetensors
+
+    install_as_safetensors()

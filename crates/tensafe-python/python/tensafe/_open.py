@@ -1,0 +1,40 @@
+"""From what a caller names to an open checkpoint."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from . import _options, _tensafe
+from ._tensafe import Checkpoint
+
+
+def checkpoint_of_path(path: Any, io: str, lenient: bool | None) -> Checkpoint:
+    """Opens a file, a directory or an index of shards."""
+    return Checkpoint.open(os.fspath(path), io=io, lenient=_options.lenient(lenient))
+
+
+def checkpoint_of_buffer(data: Any, lenient: bool | None, copy: bool = True) -> Checkpoint:
+    """Takes the bytes of a whole file from any object with a buffer."""
+    return Checkpoint.from_buffer(data, lenient=_options.lenient(lenient), copy=copy)
+
+
+def checkpoint_of_handle(handle: Any, io: str, lenient: bool | None) -> Checkpoint:
+    """Takes an open file object: by its path where it is still the file that the path names, which
+    can be mapped and read in parallel; else by its ``seek`` and ``read``."""
+    name = getattr(handle, "name", None)
+    try:
+        here, there = os.fstat(handle.fileno()), os.stat(name)  # type: ignore[arg-type]
+        same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    except (AttributeError, OSError, TypeError, ValueError):
+        same = False
+    if same:
+        return checkpoint_of_path(name, io, lenient)
+    if isinstance(name, str) and not hasattr(handle, "readinto") and os.path.isfile(name):
+        return checkpoint_of_path(name, io, lenient)
+    return Checkpoint.from_reader(handle, lenient=_options.lenient(lenient))
+
+
+def deserialize(bytes: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The tensors of a file's bytes as ``(name, {"shape", "dtype", "data"})``, the data as a bytearray."""
+    return _tensafe.deserialize(bytes, lenient=_options.lenient(None))

@@ -1,0 +1,205 @@
+"""safetensors for numpy.
+
+Loading is zero-copy: arrays are views of the file's mapping, or of one read. They are writable; what
+is written to a mapping stays in this process. The dtypes that numpy lacks come from ``ml_dtypes``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from ._errors import UnsupportedError
+from ._open import checkpoint_of_buffer, deserialize
+from ._safe_open import safe_open
+from ._tensafe import DTYPES, Checkpoint, Memory, serialize, serialize_file, write
+from ._tensafe import TensorSpec as TensorSpec
+
+__all__ = ["load", "load_file", "save", "save_file"]
+
+_NAMES = {name: numpy_name for name, _, numpy_name, _ in DTYPES}
+_CODES = {numpy_name: name for name, _, numpy_name, _ in DTYPES}
+_BITS = {name: bits for name, bits, _, _ in DTYPES}
+
+_TYPES: dict[str, Any] = {
+    name: bool if numpy_name == "bool" else getattr(np, numpy_name)
+    for name, numpy_name in _NAMES.items()
+    if hasattr(np, numpy_name)
+}
+_DTYPES: dict[str, np.dtype[Any]] = {}
+
+
+def save(tensor_dict: dict[str, np.ndarray], metadata: dict[str, str] | None = None, *, align: int = 8) -> bytes:
+    """The bytes of a file that holds these arrays.
+
+    Arrays of any layout and byte order are written in row-major, little-endian order. ``align`` puts
+    the data on a multiple of that many bytes.
+    """
+    written = write(None, _entries(tensor_dict), metadata, align=align)
+    assert written is not None
+    return written
+
+
+def save_file(
+    tensor_dict: dict[str, np.ndarray],
+    filename: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
+    *,
+    durable: bool = True,
+    align: int = 8,
+) -> None:
+    """Writes a file that holds these arrays, atomically: a failed save leaves the old file as it was.
+
+    ``durable=False`` does not wait for the disk. ``align`` puts the data on a multiple of that many
+    bytes.
+    """
+    write(filename, _entries(tensor_dict), metadata, durable=durable, align=align)
+
+
+def load(data: Any, *, lenient: bool | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a file's bytes: any object with a buffer. The bytes are copied once."""
+    return _get_all(checkpoint_of_buffer(data, lenient), "cpu")
+
+
+def load_file(
+    filename: str | os.PathLike[str],
+    *,
+    backend: str = "mmap",
+    io: str | None = None,
+    owned: bool = False,
+    lenient: bool | None = None,
+) -> dict[str, np.ndarray]:
+    """The arrays of a file, or of a directory or an index of shards.
+
+    ``io`` is ``"mmap"``, ``"pread"`` or ``"auto"``; ``owned=True`` reads into memory of the process.
+    """
+    with safe_open(filename, "np", backend=backend, io=io, owned=owned, lenient=lenient) as file:
+        return file.get_tensors()
+
+
+def _entries(tensor_dict: dict[str, np.ndarray]) -> list[tuple[str, str, tuple[int, ...], Any]]:
+    if not isinstance(tensor_dict, dict):
+        raise ValueError(f"Expected a dict of [str, np.ndarray] but received {type(tensor_dict)}")
+    entries = []
+    for name, value in tensor_dict.items():
+        if not isinstance(value, (np.ndarray, np.generic)):
+            raise ValueError(f"Key `{name}` is invalid, expected np.ndarray but received {type(value)}")
+        array = np.asarray(value)
+        code = _CODES.get(array.dtype.name)
+        if code is None:
+            raise UnsupportedError(
+                f"tensor `{name}`: numpy {array.dtype} has no safetensors dtype; "
+                f"convert it first, for example with .astype(...) or .view(np.uint8)"
+            )
+        entries.append((name, array.dtype.name, array.shape, _bytes_of(array, code)))
+    return entries
+
+
+def _bytes_of(array: np.ndarray, code: str) -> np.ndarray:
+    """The elements in row-major order, little-endian, packed: as bytes of a contiguous array."""
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and sys.byteorder == "big"):
+        array = array.byteswap()
+    packed = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return packed if _BITS[code] >= 8 else _pack(packed, _BITS[code])
+
+
+def _pack(elements: np.ndarray, bits: int) -> np.ndarray:
+    """One element to a byte becomes the format's packing: least significant bits first (S-20)."""
+    spread = np.unpackbits(elements.reshape(-1, 1), axis=1, count=bits, bitorder="little")
+    return np.packbits(spread.reshape(-1), bitorder="little")
+
+
+def _unpack(packed: np.ndarray, bits: int) -> np.ndarray:
+    spread = np.unpackbits(packed, bitorder="little").reshape(-1, bits)
+    return np.packbits(spread, axis=1, bitorder="little").reshape(-1)
+
+
+def _dtype(code: str) -> np.dtype[Any]:
+    """The dtype that the header calls ``code``; registers those of ``ml_dtypes`` where needed."""
+    known = _DTYPES.get(code)
+    if known is None:
+        name = _NAMES[code]
+        try:
+            known = np.dtype(name)
+        except TypeError:
+            try:
+                import ml_dtypes
+            except ImportError:
+                raise UnsupportedError(
+                    f"numpy alone has no {code}; install ml_dtypes: pip install tensafe[numpy]"
+                ) from None
+            found = getattr(ml_dtypes, name, None)
+            if found is None:
+                raise UnsupportedError(f"this version of ml_dtypes has no {name}; upgrade it") from None
+            known = np.dtype(found)
+        # Bytes of a file are little-endian.
+        if sys.byteorder == "big" and known.itemsize > 1:
+            known = known.newbyteorder("<")
+        _DTYPES[code] = known
+    return known
+
+
+def _array(code: str, shape: Any, memory: Memory, offset: int = 0) -> np.ndarray:
+    bits = _BITS[code]
+    if bits < 8:
+        count = 1
+        for dimension in shape:
+            count *= dimension
+        packed = np.frombuffer(memory, np.uint8, count * bits // 8, offset) if count else np.empty(0, np.uint8)
+        return _unpack(packed, bits).view(_dtype(code)).reshape(shape)
+    return np.ndarray(shape, _dtype(code), memory, offset)
+
+
+def _get(checkpoint: Checkpoint, name: str, device: Any) -> np.ndarray:
+    code, shape, _, _ = checkpoint.info(name)
+    return _array(code, shape, checkpoint.memory(name))
+
+
+def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, np.ndarray]:
+    data = [checkpoint.data(place) for place in range(len(checkpoint.files()))]
+    arrays = {
+        name: _array(code, shape, data[file], begin)
+        for name, code, shape, file, begin, _ in checkpoint.infos()
+    }
+    if not checkpoint.is_aligned():
+        arrays = {name: a if a.flags.aligned else a.copy() for name, a in arrays.items()}
+    return arrays
+
+
+def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> np.ndarray:
+    code = checkpoint.info(name)[0]
+    shape, memory = checkpoint.region(name, index)
+    return _array(code, shape, memory)
+
+
+def _getdtype(dtype_str: str) -> Any:
+    return _TYPES[dtype_str]
+
+
+def _view2np(safeview: Any) -> dict[str, np.ndarray]:
+    return {name: _array(row["dtype"], row["shape"], row["data"]) for name, row in safeview}
+
+
+def _is_little_endian(tensor: np.ndarray) -> bool:
+    order = tensor.dtype.byteorder
+    if order == "=":
+        return sys.byteorder == "little"
+    if order in "|<":
+        return True
+    if order == ">":
+        return False
+    raise ValueError(f"Unexpected byte order {order}")
+
+
+def _flatten(tensor_dict: dict[str, np.ndarray], keep_alive_buffer: list[Any]) -> dict[str, TensorSpec]:
+    """Arrays as the arguments of ``serialize``; ``keep_alive_buffer`` takes what their addresses point to."""
+    flattened = {}
+    for name, dtype, shape, data in _entries(tensor_dict):
+        keep_alive_buffer.append(data)
+        flattened[name] = TensorSpec(
+            dtype=dtype, shape=shape, data_ptr=data.ctypes.data, data_len=data.nbytes
+        )
+    return flattened

@@ -1,0 +1,467 @@
+"""safetensors for PyTorch.
+
+Loading is zero-copy on the CPU: all tensors of a file come out of one call, as views of the file's
+mapping or of one read. They are writable; what is written to a mapping stays in this process.
+Saving refuses tensors that share memory, as the format has no way to say so: ``save_model`` keeps
+one name of each.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from ._errors import UnsupportedError
+from ._open import checkpoint_of_buffer, deserialize
+from ._safe_open import safe_open
+from ._tensafe import DTYPES, Checkpoint, serialize, serialize_file, write
+from ._tensafe import TensorSpec as TensorSpec
+
+__all__ = ["load", "load_file", "load_model", "save", "save_file", "save_model"]
+
+# The dtypes of the format that this version of torch has.
+_TYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, torch_name)
+    for name, _, _, torch_name in DTYPES
+    if torch_name is not None and hasattr(torch, torch_name)
+}
+# Bytes of an element as torch counts them: packed dtypes are bytes there.
+_SIZE: dict[torch.dtype, int] = {
+    _TYPES[name]: max(bits // 8, 1) for name, bits, _, _ in DTYPES if name in _TYPES
+}
+_NAMES: dict[torch.dtype, str] = {
+    _TYPES[name]: torch_name for name, _, _, torch_name in DTYPES if name in _TYPES and torch_name is not None
+}
+# What torch's DLPack does not know crosses as bytes, and is viewed as its dtype on this side.
+_RAW: dict[str, torch.dtype] = {
+    name: _TYPES[name] for name, bits, _, _ in DTYPES if bits <= 8 and name.startswith("F") and name in _TYPES
+}
+_PACKED = frozenset(_TYPES[name] for name, bits, _, _ in DTYPES if bits < 8 and name in _TYPES)
+
+_SHARED_DOC = "https://huggingface.co/docs/safetensors/torch_shared_tensors"
+
+
+def save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, *, align: int = 8) -> bytes:
+    """The bytes of a file that holds these tensors, which are dense and contiguous.
+
+    ``align`` puts the data on a multiple of that many bytes.
+    """
+    written = write(None, _entries(tensors), metadata, align=align)
+    assert written is not None
+    return written
+
+
+def save_file(
+    tensors: dict[str, torch.Tensor],
+    filename: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
+    *,
+    durable: bool = True,
+    align: int = 8,
+) -> None:
+    """Writes a file that holds these tensors, which are dense and contiguous.
+
+    The file is there as a whole or not at all: a failed save leaves the old one as it was. Tensors of
+    a device are fetched one at a time. ``durable=False`` does not wait for the disk. ``align`` puts the
+    data on a multiple of that many bytes. Tensors must not be changed while they are written.
+    """
+    write(filename, _entries(tensors), metadata, durable=durable, align=align)
+
+
+def load(data: Any, *, lenient: bool | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a file's bytes: any object with a buffer. The bytes are copied once."""
+    return _get_all(checkpoint_of_buffer(data, lenient), "cpu")
+
+
+def load_file(
+    filename: str | os.PathLike[str],
+    device: str | int | torch.device = "cpu",
+    *,
+    backend: str = "mmap",
+    io: str | None = None,
+    owned: bool = False,
+    lenient: bool | None = None,
+) -> dict[str, torch.Tensor]:
+    """The tensors of a file, or of a directory or an index of shards.
+
+    ``device="meta"`` loads shapes and dtypes alone. ``io`` is ``"mmap"``, ``"pread"`` or ``"auto"``;
+    ``owned=True`` reads into memory of the process.
+    """
+    with safe_open(filename, "pt", device, backend=backend, io=io, owned=owned, lenient=lenient) as file:
+        return file.get_tensors()
+
+
+def save_model(
+    model: torch.nn.Module,
+    filename: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
+    force_contiguous: bool = True,
+    *,
+    durable: bool = True,
+    align: int = 8,
+) -> None:
+    """Writes the tensors of a model, each of those that share memory once.
+
+    The names that were left out are in the metadata, with the name that was kept; values of the
+    caller are not overridden. ``force_contiguous=False`` refuses tensors of another layout instead of
+    packing them.
+    """
+    tensors = model.state_dict()
+    metadata = None if metadata is None else dict(metadata)
+    for kept, dropped in _remove_duplicate_names(tensors).items():
+        for name in dropped:
+            metadata = {} if metadata is None else metadata
+            metadata.setdefault(name, kept)
+            del tensors[name]
+    if force_contiguous:
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(tensors, filename, metadata, durable=durable, align=align)
+    except ValueError as error:
+        if not _is_layout_error(error):
+            raise
+        advice = " Or use save_model(..., force_contiguous=True), read the docs for potential caveats."
+        raise ValueError(str(error) + advice) from None
+
+
+def load_model(
+    model: torch.nn.Module,
+    filename: str | os.PathLike[str],
+    strict: bool = True,
+    device: str | int | torch.device = "cpu",
+    *,
+    backend: str = "mmap",
+    io: str | None = None,
+    owned: bool = False,
+    lenient: bool | None = None,
+) -> tuple[set[str], list[str]]:
+    """Loads a file into a model; returns the names that are missing and those that were not expected.
+
+    A name that shares memory with one of the file is not missing. ``strict=True`` raises
+    ``RuntimeError`` where anything is missing or unexpected.
+    """
+    tensors = load_file(filename, device, backend=backend, io=io, owned=owned, lenient=lenient)
+    duplicates = _remove_duplicate_names(model.state_dict(), preferred_names=list(tensors))
+    missing_keys, unexpected = model.load_state_dict(tensors, strict=False)
+    missing = set(missing_keys)
+    for name in (name for group in duplicates.values() for name in group):
+        if name in missing:
+            missing.remove(name)
+        else:
+            unexpected.append(name)
+    if strict and (missing or unexpected):
+        lines = [f"Error(s) in loading state_dict for {type(model).__name__}:"]
+        for what, names in (("Missing", missing), ("Unexpected", unexpected)):
+            if names:
+                quoted = ", ".join(f'"{name}"' for name in sorted(names))
+                lines.append(f"    {what} key(s) in state_dict: {quoted}")
+        raise RuntimeError("\n".join(lines))
+    return missing, unexpected
+
+
+# What the other projects of the field import, beside the above.
+
+
+def storage_ptr(tensor: torch.Tensor) -> int:
+    """The address of the memory that ``tensor`` is a part of; 0 where it has none."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        # Tensors without storage, such as fake ones.
+        return 0
+
+
+def storage_size(tensor: torch.Tensor) -> int:
+    """Bytes of the memory that ``tensor`` is a part of."""
+    try:
+        return tensor.untyped_storage().nbytes()
+    except (NotImplementedError, RuntimeError):
+        return tensor.nelement() * _size_of(tensor)
+
+
+def _size_of(tensor: torch.Tensor) -> int:
+    return _SIZE.get(tensor.dtype) or tensor.element_size()
+
+
+def _end_ptr(tensor: torch.Tensor) -> int:
+    """The address after the last byte of the last element."""
+    if tensor.nelement() == 0:
+        return tensor.data_ptr()
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr() + (last + 1) * _size_of(tensor)
+
+
+def _is_complete(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is all of its storage, from the first byte to the last."""
+    whole = tensor.nelement() * _size_of(tensor) == storage_size(tensor)
+    return whole and tensor.data_ptr() == storage_ptr(tensor)
+
+
+def _find_shared_tensors(state_dict: dict[str, torch.Tensor]) -> list[set[str]]:
+    """The names in groups: those of a group share bytes, by one storage or by overlap within it."""
+    by_storage: dict[Any, set[str]] = defaultdict(set)
+    for name, tensor in state_dict.items():
+        if tensor.device.type == "meta":
+            continue
+        address, size = storage_ptr(tensor), storage_size(tensor)
+        if address and size:
+            by_storage[tensor.device, address, size].add(name)
+    return _filter_shared_not_shared(list(by_storage.values()), state_dict)
+
+
+def _filter_shared_not_shared(
+    tensors: list[set[str]], state_dict: dict[str, torch.Tensor]
+) -> list[set[str]]:
+    """Splits the groups of one storage into those whose bytes really overlap."""
+    groups = []
+    for names in tensors:
+        if len(names) == 1:
+            groups.append(names)
+            continue
+        areas = sorted((state_dict[n].data_ptr(), _end_ptr(state_dict[n]), n) for n in names)
+        reached = -1
+        for start, stop, name in areas:
+            if start >= reached:
+                groups.append({name})
+            else:
+                groups[-1].add(name)
+            reached = max(reached, stop)
+    return groups
+
+
+def _remove_duplicate_names(
+    state_dict: dict[str, torch.Tensor],
+    *,
+    preferred_names: list[str] | None = None,
+    discard_names: list[str] | None = None,
+) -> dict[str, list[str]]:
+    """For each group that shares memory: the name to keep, and those to leave out.
+
+    Kept is a name whose tensor is the whole storage: one of ``preferred_names`` if there is, else one
+    that is not in ``discard_names``, else any; the first in order.
+    """
+    preferred, discarded = set(preferred_names or ()), set(discard_names or ())
+    removed = {}
+    for names in _find_shared_tensors(state_dict):
+        complete = {name for name in names if _is_complete(state_dict[name])}
+        if not complete:
+            raise RuntimeError(
+                f"tensors {sorted(names)} are parts of one storage and none of them is all of it: saving"
+                " one would lose the others' bytes, saving each would store more than was asked for."
+                f" Clone them first, or see {_SHARED_DOC}"
+            )
+        keep = min(complete & preferred or complete - discarded or complete)
+        dropped = sorted(names - {keep})
+        if dropped:
+            removed[keep] = dropped
+    return removed
+
+
+def _evaluate_tensors_for_save(tensors: dict[str, torch.Tensor]) -> None:
+    """Raises where ``tensors`` cannot be saved as they are."""
+    if not isinstance(tensors, dict):
+        raise ValueError(f"Expected a dict of [str, torch.Tensor] but received {type(tensors)}")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"Key `{name}` is invalid, expected torch.Tensor but received {type(tensor)}")
+    sparse = [name for name, tensor in tensors.items() if tensor.layout != torch.strided]
+    if sparse:
+        # Callers compare this text.
+        raise ValueError(
+            f"You are trying to save a sparse tensors: `{sparse}` which this library does not support."
+            " You can make it a dense tensor before saving with `.to_dense()` but be aware this might"
+            " make a much larger file than needed."
+        )
+    shared = [names for names in _find_shared_tensors(tensors) if len(names) > 1]
+    if shared:
+        raise RuntimeError(
+            f"Some tensors share memory, which the format cannot say: {shared}. They would be stored several"
+            " times and be apart after loading. Use `save_model`, which keeps one name of each, or clone"
+            f" them. See {_SHARED_DOC}"
+        )
+
+
+def _entries(tensors: dict[str, torch.Tensor]) -> list[tuple[str, str, list[int], Any]]:
+    """Tensors as the writer takes them: those of a device as a function that fetches them."""
+    _evaluate_tensors_for_save(tensors)
+    entries = []
+    for name, tensor in tensors.items():
+        if not tensor.is_contiguous():
+            raise ValueError(
+                f"You are trying to save a non contiguous tensor: `{name}` which is not allowed. Call"
+                " `.contiguous()` on it to pack it; if it is a part of another tensor, save that one and"
+                " slice it when it is loaded."
+            )
+        dtype = _NAMES.get(tensor.dtype)
+        if dtype is None:
+            raise UnsupportedError(f"tensor `{name}`: {tensor.dtype} has no safetensors dtype; {_advice(tensor)}")
+        shape = list(tensor.shape)
+        if tensor.dtype in _PACKED:
+            if not shape:
+                raise UnsupportedError(f"tensor `{name}`: a packed {tensor.dtype} needs a dimension")
+            # The header counts elements, torch counts the bytes that hold two.
+            shape[-1] *= 2
+        on_host = tensor.device.type == "cpu"
+        data = _host_bytes(tensor) if on_host else functools.partial(_host_bytes, tensor)
+        entries.append((name, dtype, shape, data))
+    return entries
+
+
+def _is_layout_error(error: ValueError) -> bool:
+    return "non contiguous" in str(error)
+
+
+def _advice(tensor: torch.Tensor) -> str:
+    if tensor.dtype.is_complex:
+        return "save torch.view_as_real(t) and view it as complex after loading, or convert with .to(torch.complex64)"
+    if tensor.is_quantized:
+        return "save t.int_repr(), t.q_scale() and t.q_zero_point() as tensors of their own"
+    return "convert it first, for example with .to(torch.int32), or save its bytes with .view(torch.uint8)"
+
+
+def _host_bytes(tensor: torch.Tensor) -> Any:
+    """The elements' bytes, little-endian, as a contiguous array on the host; a view where it can be."""
+    tensor = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
+    if tensor.nelement() == 0:
+        return b""
+    flat = tensor.reshape(-1).view(torch.uint8).numpy()
+    if sys.byteorder == "big" and (size := _component_bytes(tensor.dtype)) > 1:
+        flat = flat.reshape(-1, size)[:, ::-1].copy().reshape(-1)
+    return flat
+
+
+def _component_bytes(dtype: torch.dtype) -> int:
+    """Bytes that change places between byte orders: each half of a complex number by itself."""
+    return _SIZE[dtype] // 2 if dtype.is_complex else _SIZE[dtype]
+
+
+def _to_ndarray(tensor: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    """The bytes of a tensor as an array of ``uint8``, and the tensor on the host that they belong to."""
+    import numpy as np
+
+    tensor = tensor.to("cpu")
+    data = _host_bytes(tensor)
+    return (np.empty(0, np.uint8) if isinstance(data, bytes) else data), tensor
+
+
+def _flatten_as_ptr(
+    tensors: dict[str, torch.Tensor], keep_alive_buffer: list[Any]
+) -> dict[str, TensorSpec]:
+    """Tensors as the arguments of ``serialize``; ``keep_alive_buffer`` takes what their addresses point to."""
+    _entries(tensors)
+    flattened = {}
+    for name, tensor in tensors.items():
+        array, owner = _to_ndarray(tensor)
+        keep_alive_buffer.append((array, owner))
+        flattened[name] = TensorSpec(
+            dtype=_NAMES[tensor.dtype], shape=list(tensor.shape), data_ptr=array.ctypes.data, data_len=array.nbytes
+        )
+    return flattened
+
+
+def _getdtype(dtype_str: str) -> torch.dtype:
+    return _TYPES[dtype_str]
+
+
+def _view2torch(safeview: Any) -> dict[str, torch.Tensor]:
+    """The result of ``deserialize`` as tensors that share its memory."""
+    result = {}
+    for name, row in safeview:
+        dtype, shape = _known(row["dtype"], name), list(row["shape"])
+        if dtype in _PACKED:
+            shape = _packed_shape(shape, name)
+        data = row["data"]
+        tensor = torch.frombuffer(data, dtype=dtype) if len(data) else torch.empty(0, dtype=dtype)
+        result[name] = _native(tensor.reshape(shape))
+    return result
+
+
+def _packed_shape(shape: list[int], name: str) -> list[int]:
+    if not shape or shape[-1] % 2:
+        raise UnsupportedError(f"tensor `{name}`: torch needs an even last dimension of F4, the file has {shape}")
+    return [*shape[:-1], shape[-1] // 2]
+
+
+def _known(code: str, name: str) -> torch.dtype:
+    dtype = _TYPES.get(code)
+    if dtype is None:
+        raise UnsupportedError(
+            f"Dtype not understood: {code}, of tensor `{name}`: this version of torch has none for it;"
+            f" tensafe.open(...)[{name!r}].bytes() gives its bytes"
+        )
+    return dtype
+
+
+def _native(tensor: torch.Tensor) -> torch.Tensor:
+    if sys.byteorder == "little" or _component_bytes(tensor.dtype) == 1:
+        return tensor
+    flat = tensor.reshape(-1).view(torch.uint8).reshape(-1, _component_bytes(tensor.dtype))
+    return flat.flip(1).contiguous().view(-1).view(tensor.dtype).reshape(tensor.shape)
+
+
+# How safe_open makes tensors of this framework.
+
+
+def _finish(capsule: Any, code: str, device: Any) -> torch.Tensor:
+    tensor = from_dlpack(capsule)
+    if code in _RAW:
+        tensor = tensor.view(_RAW[code])
+    tensor = _native(tensor)
+    return tensor if device == "cpu" else tensor.to(device)
+
+
+def _meta(code: str, shape: list[int], name: str) -> torch.Tensor:
+    dtype = _known(code, name)
+    return torch.empty(_packed_shape(shape, name) if dtype in _PACKED else shape, dtype=dtype, device="meta")
+
+
+def _get(checkpoint: Checkpoint, name: str, device: Any) -> torch.Tensor:
+    code, shape, _, _ = checkpoint.info(name)
+    if device == "meta":
+        return _meta(code, shape, name)
+    _known(code, name)
+    return _finish(checkpoint.dlpack(name, raw=code in _RAW), code, device)
+
+
+def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, torch.Tensor]:
+    if device == "meta":
+        return {name: _meta(code, shape, name) for name, code, shape, *_ in checkpoint.infos()}
+    rows = checkpoint.dlpack_all(list(_RAW), list(_TYPES))
+    if device == "cpu" and sys.byteorder == "little":
+        return {
+            name: from_dlpack(capsule) if code not in _RAW else from_dlpack(capsule).view(_RAW[code])
+            for name, code, capsule in rows
+        }
+    return {name: _finish(capsule, code, device) for name, code, capsule in rows}
+
+
+def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> torch.Tensor:
+    code, shape, _, _ = checkpoint.info(name)
+    if device == "meta":
+        return _meta(code, shape, name)[index]
+    _known(code, name)
+    if not _is_basic(index):
+        # Masks, lists and new axes: torch knows what they mean.
+        return _get(checkpoint, name, "cpu")[index].to(device)
+    capsule = checkpoint.dlpack_region(name, index, raw=code in _RAW, clamp=True)
+    return _finish(capsule, code, device)
+
+
+def _is_basic(index: Any) -> bool:
+    items = index if isinstance(index, tuple) else (index,)
+    return all(
+        item is Ellipsis or isinstance(item, slice) or (isinstance(item, int) and not isinstance(item, bool))
+        for item in items
+    )
+
+
+def _get_owned(checkpoint: Checkpoint, name: str, rows: slice | None, device: Any) -> torch.Tensor:
+    """A tensor, or rows of it, in memory of its own on ``device``: what a prefetch hands out."""
+    tensor = _get(checkpoint, name, "cpu") if rows is None else _get_region(checkpoint, name, rows, "cpu")
+    return tensor.clone() if device == "cpu" else tensor.to(device)

@@ -1,0 +1,268 @@
+//! An open model, as the Python package sees it: names, tables, and memory to make tensors of.
+
+use std::{path::PathBuf, sync::Arc};
+
+use pyo3::{
+    exceptions::{PyIndexError, PyValueError},
+    prelude::*,
+    types::PyList,
+};
+use tensafe::{
+    Access, Bounds, Buffer, Dtype, ErrorKind, FileError, FormatError, Header, Index, Metadata, Mode,
+    OpenOptions, ParseOptions, Region, TensorFile, TensorInfo,
+};
+
+use crate::{
+    buffer::{Held, Memory, dlpack, map_permit},
+    errors::{raise, unsupported, usage},
+    index,
+    reader::Reader,
+};
+
+/// Files seen as one map of names.
+#[pyclass(frozen, module = "tensafe._tensafe")]
+pub(crate) struct Checkpoint {
+    model: tensafe::Checkpoint,
+}
+
+/// Name, dtype, shape, file, begin, end: the offsets in bytes of the file's data section.
+type Row<'a> = (&'a str, &'static str, &'a [u64], usize, u64, u64);
+
+fn parse_options(lenient: bool) -> ParseOptions {
+    ParseOptions::with_mode(if lenient { Mode::Lenient } else { Mode::Strict })
+}
+
+#[pymethods]
+impl Checkpoint {
+    /// Opens a file, or, unless `single`, a directory or an index of shards.
+    #[staticmethod]
+    #[pyo3(signature = (path, *, io = "auto", lenient = false, single = false))]
+    fn open(py: Python<'_>, path: PathBuf, io: &str, lenient: bool, single: bool) -> PyResult<Self> {
+        let access = match io {
+            "auto" => Access::Auto(map_permit()),
+            "mmap" => Access::Map(map_permit()),
+            "pread" => Access::Read,
+            other => {
+                let text =
+                    format!("io \"{other}\" is invalid (expected one of: \"auto\", \"mmap\", \"pread\")");
+                return Err(PyValueError::new_err(text));
+            }
+        };
+        let options = OpenOptions::default().with_parse(parse_options(lenient)).with_access(access);
+        let opened = py.detach(|| {
+            if single {
+                let file = TensorFile::open(&path, &options)?;
+                tensafe::Checkpoint::from_files(vec![file])
+            } else {
+                tensafe::Checkpoint::open(&path, &options)
+            }
+        });
+        Ok(Self { model: opened.map_err(raise)? })
+    }
+
+    /// Takes the bytes of a whole file. With `copy` they are read once, into memory of our own.
+    #[staticmethod]
+    #[pyo3(signature = (data, *, lenient = false, copy = true))]
+    fn from_buffer(py: Python<'_>, data: &Bound<'_, PyAny>, lenient: bool, copy: bool) -> PyResult<Self> {
+        let held = Buffer::from_owner(Held::of(data)?);
+        let opened = py.detach(|| {
+            let bytes = if copy { held.to_owned_memory()? } else { held };
+            tensafe::Checkpoint::from_files(vec![TensorFile::from_memory(bytes, &parse_options(lenient))?])
+        });
+        Ok(Self { model: opened.map_err(raise)? })
+    }
+
+    /// Takes an object with `seek` and `read`.
+    #[staticmethod]
+    #[pyo3(signature = (reader, *, lenient = false))]
+    fn from_reader(py: Python<'_>, reader: &Bound<'_, PyAny>, lenient: bool) -> PyResult<Self> {
+        let source = Arc::new(Reader::new(reader)?);
+        let opened = py.detach(|| {
+            let file = TensorFile::from_source(source, &parse_options(lenient))?;
+            tensafe::Checkpoint::from_files(vec![file])
+        });
+        Ok(Self { model: opened.map_err(raise)? })
+    }
+
+    fn __len__(&self) -> usize {
+        self.model.len()
+    }
+
+    fn __contains__(&self, name: &str) -> bool {
+        self.model.find(name).is_ok()
+    }
+
+    /// The names, sorted.
+    fn names<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.model.names().map(|(name, _)| name))
+    }
+
+    /// The names in the order of the files and of the bytes in them.
+    fn offset_names<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let rows: Vec<_> = self.rows().map(|(name, ..)| name).collect();
+        PyList::new(py, rows)
+    }
+
+    fn metadata(&self) -> Option<Metadata> {
+        self.model.metadata()
+    }
+
+    /// The paths of the files, `None` for bytes that have none.
+    fn files(&self) -> Vec<Option<PathBuf>> {
+        self.model.files().iter().map(|file| file.path().map(PathBuf::from)).collect()
+    }
+
+    /// Whether every tensor's bytes are aligned for its elements.
+    fn is_aligned(&self) -> bool {
+        self.model.files().iter().all(|file| file.header().tensors().all(|t| is_aligned(file.header(), &t)))
+    }
+
+    /// What the header says of a tensor.
+    fn info(&self, name: &str) -> PyResult<(&'static str, Vec<u64>, u64, u64)> {
+        let (_, info) = self.model.find(name).map_err(raise)?;
+        let range = info.data_offsets();
+        Ok((info.dtype().name(), info.shape().to_vec(), range.start, range.end))
+    }
+
+    /// All tensors in the order of the files and of the bytes in them.
+    fn infos<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let rows: Vec<Row<'_>> = self.rows().collect();
+        PyList::new(py, rows)
+    }
+
+    /// The data section of a file: mapped, or read in parallel.
+    fn data(&self, py: Python<'_>, file: usize) -> PyResult<Memory> {
+        let file = self.model.files().get(file).ok_or_else(|| PyIndexError::new_err("no such file"))?;
+        py.detach(|| file.data()).map(Memory).map_err(raise)
+    }
+
+    /// The bytes of one tensor, aligned for its elements.
+    fn memory(&self, py: Python<'_>, name: &str) -> PyResult<Memory> {
+        self.bytes_of(py, name).map(|(_, bytes)| Memory(bytes))
+    }
+
+    /// A part of one tensor: its shape and its bytes. With `clamp`, bounds beyond the end mean the
+    /// end.
+    #[pyo3(signature = (name, expression, *, clamp = false))]
+    fn region(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        expression: &Bound<'_, PyAny>,
+        clamp: bool,
+    ) -> PyResult<(Vec<u64>, Memory)> {
+        let (_, shape, bytes) = self.region_bytes(py, name, expression, clamp)?;
+        Ok((shape, Memory(bytes)))
+    }
+
+    /// The shape of a part of one tensor. Reads nothing.
+    #[pyo3(signature = (name, expression, *, clamp = false))]
+    fn region_shape(&self, name: &str, expression: &Bound<'_, PyAny>, clamp: bool) -> PyResult<Vec<u64>> {
+        let (_, info) = self.model.find(name).map_err(raise)?;
+        let items = index::parse(expression, info.shape())?;
+        let region = Region::with_bounds(info.dtype(), info.shape(), &items, bounds(clamp));
+        let region = region.map_err(|e| slicing_error(&items, &info, &e))?;
+        Ok(region.shape().to_vec())
+    }
+
+    /// One tensor as a DLPack capsule; `raw` shows its bytes as `uint8`.
+    #[pyo3(signature = (name, *, raw = false))]
+    fn dlpack<'py>(&self, py: Python<'py>, name: &str, raw: bool) -> PyResult<Bound<'py, PyAny>> {
+        let (info, bytes) = self.bytes_of(py, name)?;
+        dlpack(py, bytes, info.dtype(), info.shape(), raw)
+    }
+
+    /// A part of one tensor as a DLPack capsule.
+    #[pyo3(signature = (name, expression, *, raw = false, clamp = false))]
+    fn dlpack_region<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        expression: &Bound<'_, PyAny>,
+        raw: bool,
+        clamp: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (dtype, shape, bytes) = self.region_bytes(py, name, expression, clamp)?;
+        dlpack(py, bytes, dtype, &shape, raw)
+    }
+
+    /// Every tensor as a DLPack capsule, in one call: `(name, dtype, capsule)` in the order of the
+    /// files. The dtypes named in `raw` show their bytes as `uint8`; those not in `known` are refused.
+    fn dlpack_all<'py>(
+        &self,
+        py: Python<'py>,
+        raw: Vec<String>,
+        known: Vec<String>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        if let Some((name, dtype, ..)) = self.rows().find(|(_, dtype, ..)| !known.iter().any(|k| k == dtype))
+        {
+            return Err(unsupported(name, dtype));
+        }
+        let mut rows = Vec::with_capacity(self.model.len());
+        for file in self.model.files() {
+            let data = py.detach(|| file.data()).map_err(raise)?;
+            for info in file.header().tensors() {
+                if self.model.find(info.name()).is_err() {
+                    continue;
+                }
+                let range = info.data_offsets();
+                let range = usize::try_from(range.start)?..usize::try_from(range.end)?;
+                let dtype = info.dtype();
+                let raw = raw.iter().any(|name| name == dtype.name());
+                let capsule = dlpack(py, data.slice(range), dtype, info.shape(), raw)?;
+                rows.push((info.name(), dtype.name(), capsule));
+            }
+        }
+        PyList::new(py, rows)
+    }
+}
+
+impl Checkpoint {
+    fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.model.files().iter().enumerate().flat_map(move |(place, file)| {
+            let known = move |info: &TensorInfo<'_>| self.model.find(info.name()).is_ok();
+            file.header().tensors().filter(known).map(move |info| {
+                let range = info.data_offsets();
+                (info.name(), info.dtype().name(), info.shape(), place, range.start, range.end)
+            })
+        })
+    }
+
+    fn bytes_of(&self, py: Python<'_>, name: &str) -> PyResult<(TensorInfo<'_>, Buffer)> {
+        let (file, info) = self.model.find(name).map_err(raise)?;
+        let bytes = py.detach(|| file.tensor(name)?.aligned_to(info.dtype().alignment_bytes()));
+        Ok((info, bytes.map_err(raise)?))
+    }
+
+    fn region_bytes(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        expression: &Bound<'_, PyAny>,
+        clamp: bool,
+    ) -> PyResult<(Dtype, Vec<u64>, Buffer)> {
+        let (file, info) = self.model.find(name).map_err(raise)?;
+        let items = index::parse(expression, info.shape())?;
+        let read = py.detach(|| {
+            let (region, bytes) = file.region(name, &items, bounds(clamp))?;
+            Ok((region.shape().to_vec(), bytes.aligned_to(info.dtype().alignment_bytes())?))
+        });
+        let (shape, bytes) = read.map_err(|e: FileError| match e.as_format() {
+            Some(format) if e.kind() == ErrorKind::Usage => slicing_error(&items, &info, format),
+            _ => raise(e),
+        })?;
+        Ok((info.dtype(), shape, bytes))
+    }
+}
+
+fn bounds(clamp: bool) -> Bounds {
+    if clamp { Bounds::Clamp } else { Bounds::Refuse }
+}
+
+fn slicing_error(items: &[Index], info: &TensorInfo<'_>, error: &FormatError) -> PyErr {
+    usage(&format!("Error during slicing {} with shape {:?}: {error}", index::show(items), info.shape()))
+}
+
+fn is_aligned(header: &Header, info: &TensorInfo<'_>) -> bool {
+    header.file_range(info).start.is_multiple_of(info.dtype().alignment_bytes())
+}

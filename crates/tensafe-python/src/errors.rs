@@ -1,0 +1,54 @@
+//! From the core's errors to the exceptions of `tensafe._errors`.
+
+use pyo3::{prelude::*, types::PyModule};
+use tensafe::{Error, ErrorKind};
+
+/// The Python exception for an error of the core: its class by kind, its text the whole chain.
+#[cold]
+pub(crate) fn raise(error: impl Into<Error>) -> PyErr {
+    let error = error.into();
+    let file = error.as_file();
+    let format = file.and_then(|file| file.as_format());
+    let kind = match error.kind() {
+        ErrorKind::Io => "io",
+        ErrorKind::Limit => "limit",
+        ErrorKind::NotFound if format.is_none() && file.is_some() => "file",
+        ErrorKind::NotFound => "tensor",
+        ErrorKind::Unsupported => "unsupported",
+        ErrorKind::Usage => "usage",
+        _ => "format",
+    };
+    let tensor = format.and_then(|e| e.tensor());
+    let path = file.and_then(|file| file.path());
+    let errno = file.and_then(tensafe::FileError::raw_os_error);
+    let rule = error.rule().map(|rule| rule.to_string());
+    let text = error.chain().to_string();
+    Python::attach(|py| {
+        let make = PyModule::import(py, "tensafe._errors").and_then(|m| m.getattr("make"));
+        make.and_then(|make| make.call1((kind, text, errno, path, tensor, rule)))
+            .map_or_else(|e| e, PyErr::from_value)
+    })
+}
+
+/// The exception for a request that makes no sense.
+#[cold]
+pub(crate) fn usage(text: &str) -> PyErr {
+    of_class("UsageError", text)
+}
+
+/// The exception for a dtype that a framework has no name for.
+#[cold]
+pub(crate) fn unsupported(name: &str, dtype: &str) -> PyErr {
+    let text = format!(
+        "Dtype not understood: {dtype}, of tensor `{name}`: the framework has none for it; \
+         tensafe.open(...)[name].bytes() gives its bytes"
+    );
+    of_class("UnsupportedError", &text)
+}
+
+fn of_class(class: &str, text: &str) -> PyErr {
+    Python::attach(|py| {
+        let class = PyModule::import(py, "tensafe._errors").and_then(|m| m.getattr(class));
+        class.and_then(|class| class.call1((text,))).map_or_else(|e| e, PyErr::from_value)
+    })
+}

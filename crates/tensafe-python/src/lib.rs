@@ -1,0 +1,37 @@
+//! `tensafe._tensafe`: the Rust core as Python sees it.
+//!
+//! Each function extracts its arguments, releases the interpreter, calls one function of the crate
+//! `tensafe`, and maps the error. Frameworks are the business of the Python files beside it; memory
+//! that crosses the border is the business of [`buffer`], the one file here with unsafe code.
+
+mod buffer;
+mod checkpoint;
+mod errors;
+mod index;
+mod reader;
+mod spec;
+mod write;
+
+use pyo3::prelude::*;
+use tensafe::Dtype;
+
+#[pymodule]
+mod _tensafe {
+    #[pymodule_export]
+    use crate::{
+        buffer::Memory,
+        checkpoint::Checkpoint,
+        spec::{TensorSpec, deserialize, serialize, serialize_file},
+        write::write,
+    };
+
+    use super::{Bound, Dtype, PyModule, PyModuleMethods as _, PyResult};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let dtypes: Vec<_> =
+            Dtype::ALL.iter().map(|d| (d.name(), d.bits(), d.numpy_name(), d.torch_name())).collect();
+        module.add("DTYPES", dtypes)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
