@@ -32,6 +32,7 @@ pub(crate) enum Detail {
     TooShort { file_bytes: u64 },
     HeaderTooLarge { header_bytes: u64, limit: u64 },
     HeaderBeyondFile { header_bytes: u64, file_bytes: u64 },
+    StartCut { given: u64 },
     HeaderCut { given: u64, needed: u64 },
     Utf8 { offset: u64 },
     Json { offset: u64, found: Found, needed: &'static str },
@@ -97,12 +98,13 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::End => f.write_str("the end of the header"),
+            Self::Byte(c @ ('"' | '\'')) => write!(f, "`{c}`"),
             Self::Byte(c) => write!(f, "`{}`", c.escape_debug()),
             Self::Object => f.write_str("an object"),
             Self::Array => f.write_str("an array"),
             Self::String => f.write_str("a string"),
             Self::Number => f.write_str("a number"),
-            Self::OtherNumber => f.write_str("another number"),
+            Self::OtherNumber => f.write_str("a number of another kind"),
             Self::Bool => f.write_str("a boolean"),
             Self::Null => f.write_str("null"),
         }
@@ -128,6 +130,7 @@ impl Error {
             | Detail::IndexOutOfRange { .. }
             | Detail::StopOutOfRange { .. }
             | Detail::ByteBorder { .. }
+            | Detail::StartCut { .. }
             | Detail::HeaderCut { .. }
             | Detail::Buffer { .. } => ErrorKind::Usage,
             _ => ErrorKind::Format,
@@ -178,6 +181,7 @@ impl Error {
             | Detail::StopOutOfRange { .. } => Rule::INDEXING,
             Detail::Limit { .. }
             | Detail::NotFound { .. }
+            | Detail::StartCut { .. }
             | Detail::HeaderCut { .. }
             | Detail::Buffer { .. } => return None,
         })
@@ -242,7 +246,7 @@ impl Error {
         }
     }
 
-    /// Whether [`Mode::Lenient`](crate::Mode::Lenient) reads past this flaw.
+    /// Whether [`Mode::Lenient`](crate::Mode::Lenient) reads past a flaw of this kind. Others may follow it.
     #[must_use]
     pub fn is_lenient(&self) -> bool {
         match &*self.0 {
@@ -351,6 +355,9 @@ impl Detail {
                 "invalid header length: header of {header_bytes} bytes, the file holds {} after the length field",
                 file_bytes.saturating_sub(8)
             ),
+            Self::StartCut { given } => {
+                write!(f, "start of the file: {given} bytes given, its length field alone needs 8")
+            }
             Self::HeaderCut { given, needed } => {
                 write!(f, "header: {given} bytes given, its length field says {needed}")
             }
@@ -431,7 +438,7 @@ impl Detail {
             }
             Self::Integer { name, field, offset, found } => write!(
                 f,
-                "tensor `{}`: {field} at byte {offset} holds {found}, needed an integer from 0 to 2^64 - 1",
+                "tensor `{}`: at byte {offset} of {field} found {found}, needed an integer from 0 to 2^64 - 1",
                 Q(name)
             ),
             Self::ShapeType { name, offset, found } => {

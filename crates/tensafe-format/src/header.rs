@@ -89,6 +89,8 @@ struct Table {
     entries: Vec<Entry>,
     by_name: Vec<u32>,
     metadata: Option<Metadata>,
+    /// Whether a flawed entry was left out. Only a diagnosis goes on to see it.
+    incomplete: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -110,7 +112,11 @@ struct Entry {
 /// Spec: S-01, S-02, S-03.
 pub fn header_range(start: &[u8], file_bytes: u64, options: &ParseOptions) -> Result<Range<u64>, Error> {
     let Some(length) = start.first_chunk::<8>() else {
-        return Err(Error::new(Detail::TooShort { file_bytes: file_bytes.min(start.len() as u64) }));
+        return Err(Error::new(if file_bytes < LENGTH_FIELD_BYTES {
+            Detail::TooShort { file_bytes }
+        } else {
+            Detail::StartCut { given: start.len() as u64 }
+        }));
     };
     let header_bytes = u64::from_le_bytes(*length);
     let limit = options.limits.header_bytes;
@@ -163,7 +169,9 @@ impl Header {
     /// read. An empty list of errors means that [`parse`](Self::parse) succeeds.
     ///
     /// # Cost
-    /// As [`parse`](Self::parse), and memory for each flaw.
+    /// As [`parse`](Self::parse), and memory for the flaws, within
+    /// [`Limits::table_bytes`](crate::Limits::table_bytes) once more: a diagnosis that meets the
+    /// limit ends with the error for it.
     #[must_use]
     pub fn diagnose(start: &[u8], file_bytes: u64, options: &ParseOptions) -> Diagnosis {
         let mut errors = Vec::new();
@@ -179,10 +187,12 @@ impl Header {
             }
         };
         let data_bytes = file_bytes.saturating_sub(range.end);
-        let parsed = parse::parse(text, options, &mut table, &mut Flaws::All(&mut errors));
+        let limit = options.limits.table_bytes;
+        let mut flaws = Flaws::All { errors: &mut errors, limit, spent: 0 };
+        let parsed = parse::parse(text, options, &mut table, &mut flaws);
         // What a header that breaks off would cover is not known: its gaps are not the file's.
         let checked = match parsed {
-            Ok(()) => cover::check(&mut table, data_bytes, options.mode, &mut Flaws::All(&mut errors)),
+            Ok(()) => cover::check(&mut table, data_bytes, options.mode, &mut flaws),
             Err(e) => Err(e),
         };
         errors.extend(checked.err());

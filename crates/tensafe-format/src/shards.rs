@@ -23,7 +23,7 @@ impl ShardIndex {
     /// Parses the text of an index.
     ///
     /// # Errors
-    /// [`Format`](crate::ErrorKind::Format) where it is not JSON, has no `weight_map` of strings,
+    /// [`Format`](crate::ErrorKind::Format) where it is not JSON, has not one `weight_map` of strings,
     /// names a tensor twice, or names a file by anything but a plain relative path: an index is
     /// data of a stranger and must not reach outside of its directory.
     ///
@@ -42,7 +42,12 @@ impl ShardIndex {
             let key = json.string()?;
             json.expect(b':', "`:`")?;
             match &*key {
-                "weight_map" if !has_map => {
+                // Of two maps, readers differ over which one counts.
+                "weight_map" if has_map => {
+                    let found = "`weight_map` stands again";
+                    return Err(Error::new(Detail::IndexJson { found, needed }));
+                }
+                "weight_map" => {
                     has_map = true;
                     index.read_map(&mut json)?;
                 }

@@ -1,4 +1,4 @@
-//! What the entries of a header claim of the data section: rules S-06 and S-12 to S-16.
+//! What the entries of a header claim of the data section: rules S-06 and S-11 to S-16.
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
@@ -28,6 +28,10 @@ pub(super) fn check(
     unique_names(table, mode, flaws)?;
     for entry in &table.entries {
         size(table, entry, mode, flaws)?;
+    }
+    // What a flawed entry would cover is not known: gaps beside it are not the file's.
+    if table.incomplete || table.entries.iter().any(|entry| entry.begin > entry.end) {
+        return Ok(());
     }
     cover(table, data_bytes, flaws)
 }
@@ -69,10 +73,14 @@ fn unique_names(table: &mut Table, mode: Mode, flaws: &mut Flaws<'_>) -> Result<
     Ok(())
 }
 
-/// S-12, S-13, S-14.
+/// S-11 (the order of the offsets: an entry that is shadowed may break it), S-12, S-13, S-14.
 fn size(table: &Table, entry: &Entry, mode: Mode, flaws: &mut Flaws<'_>) -> Result<(), Error> {
     let (dtype, shape) = (entry.dtype, table.shape(entry));
     let name = || table.name(entry).into();
+    if entry.begin > entry.end {
+        let (begin, end) = (entry.begin, entry.end);
+        return flaws.report(Detail::OffsetOrder { name: name(), begin, end });
+    }
     let Some(bits) = bits(dtype, shape, mode) else {
         return flaws.report(Detail::Overflow { name: name(), dtype, shape: shape.into() });
     };

@@ -212,11 +212,11 @@ impl<'a> Reader<'a> {
 
     /// Reads any value and drops it.
     pub(crate) fn skip_value(&mut self, depth: u32) -> Result<(), Error> {
-        if depth > DEPTH {
-            return Err(Error::new(Detail::JsonDepth { offset: self.offset(), limit: DEPTH }));
-        }
         let deeper = depth.saturating_add(1);
         match self.kind() {
+            Found::Array | Found::Object if depth > DEPTH => {
+                Err(Error::new(Detail::JsonDepth { offset: self.offset(), limit: DEPTH }))
+            }
             Found::String => self.string().map(drop),
             Found::Number => self.skip_number(),
             Found::Bool | Found::Null => {
@@ -350,9 +350,11 @@ mod tests {
     #[test]
     fn nesting_stops_where_the_reference_stops() {
         for (depth, good) in [(127, true), (128, false), (2000, false)] {
-            let text = "[".repeat(depth) + &"]".repeat(depth);
-            assert_eq!(accepts(text.as_bytes()), good, "{depth}");
-            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), good, "{depth}");
+            for inmost in ["", "0", "\"\""] {
+                let text = "[".repeat(depth) + inmost + &"]".repeat(depth);
+                assert_eq!(accepts(text.as_bytes()), good, "{depth}");
+                assert_eq!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), good, "{depth}");
+            }
         }
     }
 

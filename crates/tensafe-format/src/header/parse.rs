@@ -20,16 +20,30 @@ use crate::{
 pub(super) enum Flaws<'a> {
     /// It is the result.
     First,
-    /// Note it and go on.
-    All(&'a mut Vec<Error>),
+    /// Note it and go on, as long as the notes after the first stay within so many bytes.
+    All { errors: &'a mut Vec<Error>, limit: u64, spent: u64 },
 }
 
 impl Flaws<'_> {
     pub(super) fn report(&mut self, detail: Detail) -> Result<(), Error> {
+        // Names are what a stranger can repeat from flaw to flaw.
+        let mut bytes = size_of::<Detail>();
+        if let Detail::Overlap { other: Some(other), .. } = &detail {
+            bytes = bytes.saturating_add(other.len());
+        }
         let error = Error::new(detail);
         match self {
             Self::First => Err(error),
-            Self::All(errors) => {
+            Self::All { errors, limit, spent } => {
+                bytes = bytes.saturating_add(error.tensor().map_or(0, str::len));
+                *spent = spent.saturating_add(bytes as u64);
+                if *spent > *limit && !errors.is_empty() {
+                    return Err(Error::new(Detail::Limit {
+                        what: "bytes of flaws",
+                        value: *spent,
+                        limit: *limit,
+                    }));
+                }
                 errors.push(error);
                 Ok(())
             }
@@ -183,18 +197,16 @@ impl Parser<'_, '_, '_> {
             }
             found => {
                 self.flaws.report(Detail::EntryType { name: name.into(), offset: at, found })?;
+                self.table.incomplete = true;
                 return self.json.skip_value(2);
             }
         };
         let (Field::Read(dtype), Field::Read(dims), Field::Read((begin, end))) =
             (fields.dtype, fields.shape, fields.offsets)
         else {
+            self.table.incomplete = true;
             return Ok(());
         };
-        if begin > end {
-            self.flaws.report(Detail::OffsetOrder { name: name.into(), begin, end })?;
-            return Ok(());
-        }
         self.table.push(name, offset, dtype, dims, (begin, end))
     }
 
@@ -355,8 +367,11 @@ impl Parser<'_, '_, '_> {
             }
         }
         let end = self.table.dims.len();
-        let range = u32::try_from(start).ok().zip(u32::try_from(end).ok());
-        Ok(range.filter(|_| good))
+        let Some(range) = u32::try_from(start).ok().zip(u32::try_from(end).ok()) else {
+            let (value, limit) = (end as u64, u64::from(u32::MAX));
+            return Err(Error::new(Detail::Limit { what: "dimensions of all tensors", value, limit }));
+        };
+        Ok(good.then_some(range))
     }
 
     fn offsets(&mut self, name: &str) -> Result<Option<(u64, u64)>, Error> {
