@@ -20,8 +20,15 @@
 mod checkpoint;
 mod error;
 mod locate;
+mod tree;
+mod verify;
 
 pub use checkpoint::Checkpoint;
 pub use error::{Error, ErrorKind};
 pub use locate::{Located, locate};
 pub use tensafe_io::{Access, OpenOptions};
+pub use tree::{Node, Totals, Tree, natural_cmp};
+pub use verify::{
+    FileReport, Finding, Level, Report, Segment, SegmentKind, Verdict, VerifyOptions, foreign_format, verify,
+    verify_files,
+};

@@ -22,7 +22,10 @@ pub(crate) fn raise(error: impl Into<Error>) -> PyErr {
     let path = file.and_then(|file| file.path());
     let errno = file.and_then(tensafe::FileError::raw_os_error);
     let rule = error.rule().map(|rule| rule.to_string());
-    let text = error.chain().to_string();
+    let mut text = error.chain().to_string();
+    if format.is_some_and(tensafe::FormatError::is_lenient) {
+        text.push_str("; lenient=True reads past it");
+    }
     Python::attach(|py| {
         let make = PyModule::import(py, "tensafe._errors").and_then(|m| m.getattr("make"));
         make.and_then(|make| make.call1((kind, text, errno, path, tensor, rule)))

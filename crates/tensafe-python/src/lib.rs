@@ -12,6 +12,8 @@ mod reader;
 mod spec;
 mod write;
 
+use std::ffi::OsString;
+
 use pyo3::prelude::*;
 use tensafe::Dtype;
 
@@ -25,7 +27,13 @@ mod _tensafe {
         write::write,
     };
 
-    use super::{Bound, Dtype, PyModule, PyModuleMethods as _, PyResult};
+    use super::{Bound, Dtype, OsString, PyModule, PyModuleMethods as _, PyResult, Python, pyfunction};
+
+    /// The command line, on arguments that begin with the program's name; returns the exit code.
+    #[pyfunction]
+    fn cli(py: Python<'_>, arguments: Vec<OsString>) -> u8 {
+        py.detach(|| tensafe_cli::run(arguments))
+    }
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -33,17 +33,22 @@
 
 use std::path::Path;
 
+pub use tensafe_format::Error as FormatError;
 pub use tensafe_format::{
     Bounds, DiagnosedTensor, Diagnosis, Dtype, Header, Index, Layout, LayoutOptions, Limits, Metadata, Mode,
     ParseOptions, Region, Rule, Runs, SafeTensors, ShardIndex, TensorInfo, TensorSpec, TensorView,
     header_range, is_hub_shard_name, shard_name, split_into_shards,
 };
+pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{
     Access, Buffer, Chain, FileSink, FileSource, FileSystem, Identity, Latency, MapPermit, MemorySink,
     MemorySource, OpenOptions, ReplaceOptions, Sink, Source, SourceInfo, TensorFile, read_parallel,
     write_file, write_parallel,
 };
-pub use tensafe_model::{Checkpoint, Error, ErrorKind, Located, locate};
+pub use tensafe_model::{
+    Checkpoint, Error, ErrorKind, FileReport, Finding, Level, Located, Node, Report, Segment, SegmentKind,
+    Totals, Tree, Verdict, VerifyOptions, foreign_format, locate, natural_cmp, verify, verify_files,
+};
 
 /// Opens a model: a file, a directory, or an index of shards. Strict, by positioned reads.
 ///

@@ -10,7 +10,7 @@ from typing import Any
 from . import _options
 from ._errors import SafetensorError, TensorNotFoundError, UsageError
 from ._open import checkpoint_of_buffer, checkpoint_of_handle, checkpoint_of_path
-from ._tensafe import DTYPES, Memory
+from ._tensafe import DTYPES
 from ._tensafe import Checkpoint as _Checkpoint
 
 _BITS = {name: bits for name, bits, _, _ in DTYPES}
@@ -78,7 +78,7 @@ class Tensor:
 
     def bytes(self) -> memoryview:
         """The elements in row-major order, little-endian, as the file holds them."""
-        memory: Memory
+        memory: Any
         if self._index is None:
             memory = self._checkpoint.memory(self.name)
         else:
@@ -144,11 +144,14 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def to_torch(self, device: Any = "cpu") -> dict[str, Any]:
         """All tensors as torch tensors."""
-        return importlib.import_module("tensafe.torch")._get_all(self._checkpoint(), _options.device(device))
+        adapter = importlib.import_module("tensafe.torch")
+        tensors: dict[str, Any] = adapter._get_all(self._checkpoint(), _options.device(device))
+        return tensors
 
     def to_numpy(self) -> dict[str, Any]:
         """All tensors as numpy arrays."""
-        return importlib.import_module("tensafe.numpy")._get_all(self._checkpoint(), "cpu")
+        arrays: dict[str, Any] = importlib.import_module("tensafe.numpy")._get_all(self._checkpoint(), "cpu")
+        return arrays
 
     def close(self) -> None:
         """Forgets the files. Tensors that were made live on."""

@@ -144,7 +144,8 @@ class safe_open:
 
     def get_tensors(self) -> dict[str, Any]:
         """All tensors by name, in the order of their bytes."""
-        return self._adapter._get_all(self._checkpoint(), self._device)
+        tensors: dict[str, Any] = self._adapter._get_all(self._checkpoint(), self._device)
+        return tensors
 
     def get_slice(self, name: str) -> PySafeSlice:
         """The tensor called ``name``, to be indexed: only the bytes that an index selects are read."""

@@ -15,7 +15,7 @@ import numpy as np
 from ._errors import UnsupportedError
 from ._open import checkpoint_of_buffer, deserialize
 from ._safe_open import safe_open
-from ._tensafe import DTYPES, Checkpoint, Memory, serialize, serialize_file, write
+from ._tensafe import DTYPES, Checkpoint, serialize, serialize_file, write
 from ._tensafe import TensorSpec as TensorSpec
 
 __all__ = ["load", "load_file", "save", "save_file"]
@@ -142,7 +142,7 @@ def _dtype(code: str) -> np.dtype[Any]:
     return known
 
 
-def _array(code: str, shape: Any, memory: Memory, offset: int = 0) -> np.ndarray:
+def _array(code: str, shape: Any, memory: Any, offset: int = 0) -> np.ndarray:
     bits = _BITS[code]
     if bits < 8:
         count = 1

@@ -1,0 +1,37 @@
+# Everything that is done with this tree, by name. `make demo` and `make test` install what they need.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check spec bench fuzz docs lint fmt clean
+
+help:                 ## this list
+	@sed -n 's/^\([a-z]*\): *## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo:                 ## a real model: inspect, load, save, verify
+	@python3 tools/env.py --wheel main
+	@.venv/main/bin/python tools/demo.py
+
+test:                 ## everything that is tested
+	@python3 tools/test.py
+
+check:                 ## what needs no Python environment: format, lints, edges, spec, Rust tests
+	@python3 tools/test.py format edges spec corpus clippy rust rustdoc
+
+spec:                 ## rules of docs/spec.md that no test cites
+	@python3 tools/spec.py
+
+bench:                 ## measure; see bench/README.md
+	@cargo bench --manifest-path bench/Cargo.toml
+
+fuzz:                 ## each fuzz target for SECONDS (default 120); needs nightly and cargo-fuzz
+	@for target in header_roundtrip header_vs_reference plan_covers_ranges; do \
+		fuzz/run.sh $$target $(or $(SECONDS),120) || exit 1; done
+
+docs:                 ## the Rust documentation
+	@cargo doc --workspace --no-deps
+
+fmt:                 ## format Rust and Python
+	@cargo fmt
+	@.venv/main/bin/python -m ruff format .
+
+clean:                 ## remove what was built; .venv stays
+	@cargo clean
+	@rm -rf .cache dist

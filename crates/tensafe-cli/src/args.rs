@@ -1,0 +1,95 @@
+//! The arguments of the program. Those of one command stand with the command.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
+
+use crate::commands::{completions::CompletionsArgs, inspect::InspectArgs, man::ManArgs, verify::VerifyArgs};
+
+const EXAMPLES: &str = "\
+Examples:
+  tensafe model.safetensors            what is in it, in a few lines
+  tensafe inspect model/               the tensors of a directory of shards, as a tree
+  tensafe verify *.safetensors         every rule of the format, every finding
+  tensafe inspect m.safetensors --format json | jq '.models[0].totals'
+
+Exit codes:
+  0  good    1  a file breaks a rule    2  an error, such as a file that cannot be read";
+
+/// Look at model weights, and check them
+#[derive(Debug, Parser)]
+#[command(
+    name = "tensafe",
+    version,
+    after_help = EXAMPLES,
+    arg_required_else_help = true,
+    subcommand_precedence_over_arg = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    override_usage = "tensafe [OPTIONS] <PATH>...\n       tensafe [OPTIONS] <COMMAND>"
+)]
+pub(crate) struct Cli {
+    /// Files, directories, indices of shards (`*.index.json`) or patterns to summarize
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Inspect(InspectArgs),
+    Verify(VerifyArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// The options of every command.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Shared {
+    /// How to print: for people, as JSON (see SCHEMA.md), or the bare answer, one a line
+    #[arg(long, value_enum, default_value_t = Format::Human, global = true, value_name = "FORMAT")]
+    pub(crate) format: Format,
+
+    /// When to use colour; `auto` keeps to terminals and `NO_COLOR`
+    #[arg(long, value_enum, default_value_t = Color::Auto, global = true, value_name = "WHEN")]
+    pub(crate) color: Color,
+
+    /// Print names and metadata in full, however narrow the terminal
+    #[arg(long, global = true)]
+    pub(crate) no_truncate: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Human,
+    Json,
+    Quiet,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The error for `tensafe model.safetensors verify`.
+pub(crate) fn path_before_command() -> clap::Error {
+    let text = "a command stands before its paths, as in `tensafe verify model.safetensors`";
+    Cli::command().error(ErrorKind::ArgumentConflict, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

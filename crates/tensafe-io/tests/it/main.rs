@@ -1,0 +1,40 @@
+//! The integration tests of tensafe-io: one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    unsafe_code,
+    reason = "tests may panic, and promise that nobody else touches their temporary files"
+)]
+
+mod file_sink;
+mod sources;
+mod tensor_file;
+
+use std::path::PathBuf;
+
+use tensafe_format::{Dtype, TensorSpec};
+use tensafe_io::{Access, MapPermit, OpenOptions, ReplaceOptions, write_file};
+
+/// A directory of this test alone.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Every way to open a file.
+fn accesses() -> [OpenOptions; 3] {
+    // SAFETY: the files are in temporary directories that no other process knows; tests that change
+    // a file do so for reads, not for mappings.
+    let permit = unsafe { MapPermit::promised() };
+    [Access::Read, Access::Map(permit), Access::Auto(permit)].map(|a| OpenOptions::default().with_access(a))
+}
+
+/// A file of one tensor `t`, U8 of the given shape, counting upwards.
+fn file_of(directory: &tempfile::TempDir, shape: &[u64]) -> (PathBuf, Vec<u8>) {
+    let path = directory.path().join("model.safetensors");
+    let bytes: Vec<u8> = (0..shape.iter().product::<u64>()).map(|i| (i % 251) as u8).collect();
+    let spec = TensorSpec::new("t", Dtype::U8, shape);
+    let options = ReplaceOptions::default().with_durable(false);
+    write_file(&path, [(spec, &bytes[..])], None, &Default::default(), options).unwrap();
+    (path, bytes)
+}

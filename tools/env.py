@@ -1,0 +1,93 @@
+"""Makes the virtual environments that the tests and the demo run in.
+
+    python3 tools/env.py NAME...           .venv/NAME with requirements/NAME.txt, pinned
+    python3 tools/env.py --wheel NAME...   the same, and the package built from this tree
+
+An environment whose requirements have not changed is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WHEELS = ROOT / ".cache" / "wheels"
+
+
+def python(name: str) -> Path:
+    """The interpreter of an environment."""
+    return ROOT / ".venv" / name / "bin" / "python"
+
+
+def create(name: str) -> None:
+    """Makes the environment, or makes it again where its requirements have changed."""
+    requirements = ROOT / "requirements" / f"{name}.txt"
+    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+    place = python(name).parent.parent
+    stamp = place / "requirements.sha256"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    make_venv(place)
+    run(python(name), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements)
+    stamp.write_text(wanted)
+
+
+def make_venv(place: Path) -> None:
+    command = [sys.executable, "-m", "venv", str(place)]
+    if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+        return
+    # Debian keeps the module that fills an environment in a package of its own.
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        run("apt-get", "update", "-qq")
+        run("apt-get", "install", "-y", "-qq", "python3-venv")
+    shutil.rmtree(place, ignore_errors=True)
+    run(*command)
+
+
+def build_wheel() -> Path:
+    """Builds the wheel of this tree; maturin comes from the environment `main`."""
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    create("main")
+    run(python("main"), "-m", "maturin", "build", "--quiet", "--release", "--locked", "--out", WHEELS)
+    (wheel,) = WHEELS.glob("*.whl")
+    return wheel
+
+
+def install_wheel(name: str, wheel: Path) -> None:
+    create(name)
+    options = ("--quiet", "--disable-pip-version-check", "--force-reinstall", "--no-deps")
+    run(python(name), "-m", "pip", "install", *options, wheel)
+
+
+def run(*command: object) -> None:
+    # What builds say belongs to who watches, not to who reads the output.
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT, stdout=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wheel", action="store_true", help="build the package and install it too")
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    arguments = parser.parse_args()
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    # Two runs at once would write the same environment.
+    with (ROOT / ".cache" / "env.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in arguments.names:
+            create(name)
+        if arguments.wheel:
+            wheel = build_wheel()
+            for name in arguments.names:
+                install_wheel(name, wheel)
+
+
+if __name__ == "__main__":
+    main()
