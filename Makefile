@@ -18,8 +18,9 @@ check:                 ## what needs no Python environment: format, lints, edges
 spec:                 ## rules of docs/spec.md that no test cites
 	@python3 tools/spec.py
 
-bench:                 ## measure; see bench/README.md
-	@cargo bench --manifest-path bench/Cargo.toml
+bench:                ## load and save beside the published package
+	@python3 tools/env.py --wheel main
+	@.venv/main/bin/python bench/python.py
 
 fuzz:                 ## each fuzz target for SECONDS (default 120); needs nightly and cargo-fuzz
 	@for target in header_roundtrip header_vs_reference plan_covers_ranges; do \

@@ -78,7 +78,9 @@ def main() -> None:
     assert again.keys() == arrays.keys()
     assert all(np.array_equal(again[name], arrays[name]) for name in arrays)
     same = copy.read_bytes() == path.read_bytes()
-    print(f"  every value equal after saving and loading; file {'equal to the byte' if same else 'laid out anew'}")
+    print(
+        f"  every value equal after saving and loading; file {'equal to the byte' if same else 'laid out anew'}"
+    )
     show("verify", copy.name)
     copy.unlink()
 

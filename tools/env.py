@@ -73,7 +73,9 @@ def run(*command: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--wheel", action="store_true", help="build the package and install it too")
     parser.add_argument("names", nargs="+", metavar="NAME")
     arguments = parser.parse_args()

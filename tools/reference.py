@@ -29,7 +29,14 @@ def tests_of(version: str, label: str) -> Path:
     archive = cache / f"safetensors-{version}.tar.gz"
     if not archive.exists():
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--no-binary", "safetensors", "--dest", str(cache), f"safetensors=={version}"]
+        command += [
+            "--no-deps",
+            "--no-binary",
+            "safetensors",
+            "--dest",
+            str(cache),
+            f"safetensors=={version}",
+        ]
         subprocess.run(command, check=True, stdout=sys.stderr)
     place = cache / f"{version}-{label}"
     shutil.rmtree(place, ignore_errors=True)

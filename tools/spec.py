@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     rules = re.findall(r"^### (S-\d+) (.*)$", (ROOT / "docs" / "spec.md").read_text(), re.MULTILINE)
     constants = dict(
-        re.findall(r"pub const (\w+): Self = Self\((\d+)\)", (ROOT / "crates/tensafe-format/src/rule.rs").read_text())
+        re.findall(
+            r"pub const (\w+): Self = Self\((\d+)\)", (ROOT / "crates/tensafe-format/src/rule.rs").read_text()
+        )
     )
     cited = []
     for path in sorted(ROOT.glob("crates/*/**/*.rs")) + sorted(ROOT.glob("tests/**/*")):

@@ -51,20 +51,54 @@ def steps() -> list[Step]:
         Step("edges", ("python3", "tools/edges.py")),
         Step("spec", ("python3", "tools/spec.py")),
         Step("corpus", ("python3", "tests/corpus/make.py", "--check")),
-        Step("clippy", ("cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"), uses="cargo"),
-        Step("rust", ("cargo", "test", "--locked", "--workspace", "--no-fail-fast"), uses="cargo", counts="cargo"),
-        Step("rustdoc", ("cargo", "doc", "--locked", "--workspace", "--no-deps", "--quiet"), uses="cargo", environment={"RUSTDOCFLAGS": "-D warnings"}),
+        Step(
+            "clippy",
+            ("cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"),
+            uses="cargo",
+        ),
+        Step(
+            "rust",
+            ("cargo", "test", "--locked", "--workspace", "--no-fail-fast"),
+            uses="cargo",
+            counts="cargo",
+        ),
+        Step(
+            "rustdoc",
+            ("cargo", "doc", "--locked", "--workspace", "--no-deps", "--quiet"),
+            uses="cargo",
+            environment={"RUSTDOCFLAGS": "-D warnings"},
+        ),
         Step("environments", ("python3", "tools/env.py", "main", "tf", "mlx")),
-        Step("wheel", ("python3", "tools/env.py", "--wheel", "main", "tf", "mlx"), after=("environments",), uses="cargo"),
+        Step(
+            "wheel",
+            ("python3", "tools/env.py", "--wheel", "main", "tf", "mlx"),
+            after=("environments",),
+            uses="cargo",
+        ),
         python("types", MAIN, "-m", "mypy", "--strict", "-p", "tensafe"),
         python("stubs", MAIN, "-m", "mypy.stubtest", "tensafe._tensafe"),
         python("lint", MAIN, "-m", "ruff", "check", "."),
+        python("format-python", MAIN, "-m", "ruff", "format", "--check", "."),
         python("python", MAIN, *PYTEST, "tests/python"),
         python("python-tensorflow", TF, *PYTEST, "tests/python", "-k", "tensorflow"),
         python("python-paddle", TF, *PYTEST, "tests/python", "-k", "paddle"),
         python("python-mlx", MLX, *PYTEST, "tests/python", "-k", "mlx"),
-        python("reference-0.8.0", MAIN, "tools/reference.py", "0.8.0", "tests", "--ignore=tests/test_tf_comparison.py"),
-        python("reference-0.9.0rc1", MAIN, "tools/reference.py", "0.9.0rc1", "tests", "--ignore=tests/test_tf_comparison.py"),
+        python(
+            "reference-0.8.0",
+            MAIN,
+            "tools/reference.py",
+            "0.8.0",
+            "tests",
+            "--ignore=tests/test_tf_comparison.py",
+        ),
+        python(
+            "reference-0.9.0rc1",
+            MAIN,
+            "tools/reference.py",
+            "0.9.0rc1",
+            "tests",
+            "--ignore=tests/test_tf_comparison.py",
+        ),
         python("reference-tensorflow", TF, "tools/reference.py", "0.9.0rc1", "tests/test_tf_comparison.py"),
         python("reference-paddle", TF, "tools/reference.py", "0.8.0", "tests/test_paddle_comparison.py"),
     ]
@@ -75,7 +109,12 @@ def run(step: Step, log: Path) -> None:
     environment = {**os.environ, **step.environment, "PYTHONUNBUFFERED": "1"}
     with log.open("w") as out:
         code = subprocess.run(
-            step.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment
+            step.command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
         ).returncode
     step.seconds = time.monotonic() - start
     count(step, log.read_text(errors="replace"), code)
@@ -88,8 +127,14 @@ def count(step: Step, text: str, code: int) -> None:
         totals = [sum(int(row[column]) for row in rows) for column in range(3)]
         step.passed, step.failed, step.skipped = totals
     elif step.counts == "pytest":
-        last = [line for line in text.splitlines() if re.search(r"\d+ (passed|failed|error|skipped)", line)][-1:]
-        found = {what: int(n) for line in last for n, what in re.findall(r"(\d+) (passed|failed|errors?|skipped|xfailed)", line)}
+        last = [line for line in text.splitlines() if re.search(r"\d+ (passed|failed|error|skipped)", line)][
+            -1:
+        ]
+        found = {
+            what: int(n)
+            for line in last
+            for n, what in re.findall(r"(\d+) (passed|failed|errors?|skipped|xfailed)", line)
+        }
         step.passed = found.get("passed", 0) + found.get("xfailed", 0)
         step.failed = found.get("failed", 0) + found.get("error", 0) + found.get("errors", 0)
         step.skipped = found.get("skipped", 0)
@@ -102,14 +147,19 @@ def count(step: Step, text: str, code: int) -> None:
 def report(step: Step, log: Path) -> None:
     mark = "FAILED" if step.failed else "ok"
     skipped = f", {step.skipped} skipped" if step.skipped else ""
-    print(f"{step.name:<22} {mark:<7} {step.passed} passed, {step.failed} failed{skipped}  [{step.seconds:.0f} s]", flush=True)
+    print(
+        f"{step.name:<22} {mark:<7} {step.passed} passed, {step.failed} failed{skipped}  [{step.seconds:.0f} s]",
+        flush=True,
+    )
     if step.failed:
         lines = log.read_text(errors="replace").splitlines()
         print("\n".join(f"    {line}" for line in lines[-60:]), flush=True)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--list", action="store_true", help="list the steps")
     parser.add_argument("names", nargs="*", metavar="STEP", help="run these alone")
     arguments = parser.parse_args()

@@ -63,7 +63,7 @@ def two(first: str, second: str) -> str:
     spans = [tuple(map(int, text.split(".."))) for text in (first, second)]
     parts = [
         f'"{name}":{entry(shape=f"[{end - begin}]", offsets=f"[{begin},{end}]")}'
-        for name, (begin, end) in zip("ab", spans)
+        for name, (begin, end) in zip("ab", spans, strict=False)
     ]
     return "{" + ",".join(parts) + "}"
 
@@ -105,7 +105,11 @@ def accept() -> None:
     case("trailing_newline_tab_and_return", GOOD + " \n\t\r", 4)
     case("padded_to_a_page_in_front", GOOD.rjust(4096 - 8), 4)
     case("padded_to_a_page_behind", GOOD.ljust(4096 - 8), 4)
-    case("white_space_between_tokens", '{ "a" :\n{ "dtype" : "U8" ,\t"shape" : [ 4 ] , "data_offsets":[ 0 , 4 ] } }', 4)
+    case(
+        "white_space_between_tokens",
+        '{ "a" :\n{ "dtype" : "U8" ,\t"shape" : [ 4 ] , "data_offsets":[ 0 , 4 ] } }',
+        4,
+    )
 
     # S-06: names are data.
     case("name_empty", named(""), 4)
@@ -340,7 +344,9 @@ def reject() -> None:
     case("overflow_of_elements", one(shape="[4294967296,4294967296,2]"))
     case("overflow_of_bits", one(shape="[2305843009213693952]", offsets="[0,2305843009213693952]"))
     case("overflow_before_a_zero_dimension", one(shape="[1099511627776,1099511627776,0]", offsets="[0,0]"), 0)
-    case("overflow_wraps_to_the_right_size", one(shape="[4294967297,4294967296]", offsets="[0,4294967296]"), 0)
+    case(
+        "overflow_wraps_to_the_right_size", one(shape="[4294967297,4294967296]", offsets="[0,4294967296]"), 0
+    )
     case("f4_odd_number_of_elements", one('"F4"', "[3]", "[0,2]"), 2)
     case("f4_scalar", one('"F4"', "[]", "[0,1]"), 1)
     case("f6_five_elements", one('"F6_E2M3"', "[5]", "[0,4]"))

@@ -7,7 +7,6 @@
 - ``tensafe.install_as_safetensors``: makes ``import safetensors`` mean tensafe.
 """
 
-from . import _options
 from ._checkpoint import Checkpoint, Tensor, open
 from ._errors import (
     FormatError,
@@ -21,7 +20,8 @@ from ._errors import (
 )
 from ._open import deserialize
 from ._prefetch import PrefetchLoader
-from ._safe_open import PySafeSlice, TensorMeta, _safe_open_handle, safe_open
+from ._safe_open import PySafeSlice, TensorMeta, safe_open
+from ._safe_open import _safe_open_handle as _safe_open_handle
 from ._tensafe import TensorSpec, __version__, serialize, serialize_file
 
 __all__ = [

@@ -179,9 +179,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return "\n".join(lines)
 
 
-def open(
-    source: Any, *, io: str = "auto", owned: bool = False, lenient: bool | None = None
-) -> Checkpoint:
+def open(source: Any, *, io: str = "auto", owned: bool = False, lenient: bool | None = None) -> Checkpoint:
     """Opens a model: the path of a file, a directory or an index of shards; the bytes of a file, as
     any object with a buffer; or a file object.
 

@@ -23,7 +23,9 @@ class PrefetchLoader:
     after the loader and the file are closed. Iterating yields ``(name, tensor)`` as they become ready.
     """
 
-    def __init__(self, file: safe_open, plan: dict[str, slice | None] | None, device: Any, threads: int) -> None:
+    def __init__(
+        self, file: safe_open, plan: dict[str, slice | None] | None, device: Any, threads: int
+    ) -> None:
         checkpoint = file._checkpoint()
         if file._framework != "torch":
             raise UsageError('prefetch requires framework="pt"')
@@ -34,7 +36,9 @@ class PrefetchLoader:
         self._adapter = file._adapter
         self._lock = threading.Lock()
         self._closed = False
-        self._pool = ThreadPoolExecutor(min(threads, max(len(rows), 1)), thread_name_prefix="tensafe-prefetch")
+        self._pool = ThreadPoolExecutor(
+            min(threads, max(len(rows), 1)), thread_name_prefix="tensafe-prefetch"
+        )
         self._pending: dict[str, Future[Any]] = {}
         load = self._adapter._get_owned
         for name in self._names:
@@ -56,7 +60,9 @@ class PrefetchLoader:
             future = self._pending.pop(name, None)
         if future is None:
             known = name in self._names
-            raise SafetensorError(f"tensor {name} " + ("was already delivered" if known else "is not in the prefetch plan"))
+            raise SafetensorError(
+                f"tensor {name} " + ("was already delivered" if known else "is not in the prefetch plan")
+            )
         return self._result(future)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:

@@ -166,7 +166,9 @@ class safe_open:
         ``plan`` maps names to ``None`` for a whole tensor, or to a slice of step 1 along its first
         dimension; without a plan every tensor is loaded. ``device`` defaults to the file's.
         """
-        return PrefetchLoader(self, plan, self._device if device is None else _options.device(device), threads)
+        return PrefetchLoader(
+            self, plan, self._device if device is None else _options.device(device), threads
+        )
 
     def _require(self, name: str) -> None:
         if name not in self._checkpoint():

@@ -37,7 +37,7 @@ _SUBMODULES = ("torch", "numpy", "flax", "jax", "tensorflow", "paddle", "mlx")
 
 def _surface() -> ModuleType:
     """The module ``safetensors`` with what the published one exports."""
-    from tensafe import _prefetch, _safe_open
+    from tensafe import _options, _prefetch, _safe_open
 
     class safe_open(tensafe.safe_open):
         __doc__ = tensafe.safe_open.__doc__
@@ -48,7 +48,7 @@ def _surface() -> ModuleType:
             # Callers of the published package take this refusal for "load it the usual way".
             if self._framework == "torch":
                 _prefetch._rows(self, plan)
-                target = self._device if device is None else tensafe._options.device(device)
+                target = self._device if device is None else _options.device(device)
                 kind = str(target).partition(":")[0]
                 if not isinstance(target, int) and kind != "cuda":
                     raise tensafe.SafetensorError(f"prefetch loads to cuda devices, not {target}")

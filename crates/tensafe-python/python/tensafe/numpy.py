@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ._errors import UnsupportedError
-from ._open import checkpoint_of_buffer, deserialize
+from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
-from ._tensafe import DTYPES, Checkpoint, serialize, serialize_file, write
+from ._tensafe import DTYPES, Checkpoint, write
 from ._tensafe import TensorSpec as TensorSpec
 
 __all__ = ["load", "load_file", "save", "save_file"]
@@ -32,7 +32,9 @@ _TYPES: dict[str, Any] = {
 _DTYPES: dict[str, np.dtype[Any]] = {}
 
 
-def save(tensor_dict: dict[str, np.ndarray], metadata: dict[str, str] | None = None, *, align: int = 8) -> bytes:
+def save(
+    tensor_dict: dict[str, np.ndarray], metadata: dict[str, str] | None = None, *, align: int = 8
+) -> bytes:
     """The bytes of a file that holds these arrays.
 
     Arrays of any layout and byte order are written in row-major, little-endian order. ``align`` puts
@@ -148,7 +150,9 @@ def _array(code: str, shape: Any, memory: Any, offset: int = 0) -> np.ndarray:
         count = 1
         for dimension in shape:
             count *= dimension
-        packed = np.frombuffer(memory, np.uint8, count * bits // 8, offset) if count else np.empty(0, np.uint8)
+        packed = (
+            np.frombuffer(memory, np.uint8, count * bits // 8, offset) if count else np.empty(0, np.uint8)
+        )
         return _unpack(packed, bits).view(_dtype(code)).reshape(shape)
     return np.ndarray(shape, _dtype(code), memory, offset)
 

@@ -31,7 +31,9 @@ _RAW = {
 }
 
 
-def save(tensors: dict[str, paddle.Tensor], metadata: dict[str, str] | None = None, *, align: int = 8) -> bytes:
+def save(
+    tensors: dict[str, paddle.Tensor], metadata: dict[str, str] | None = None, *, align: int = 8
+) -> bytes:
     """The bytes of a file that holds these tensors, which are dense and contiguous."""
     written = write(None, _entries(tensors), metadata, align=align)
     assert written is not None
@@ -84,7 +86,9 @@ def _entries(tensors: dict[str, paddle.Tensor]) -> list[tuple[str, str, list[int
             )
         dtype = _NAMES.get(tensor.dtype)
         if dtype is None:
-            raise UnsupportedError(f"tensor `{name}`: {tensor.dtype} has no safetensors dtype; convert it first")
+            raise UnsupportedError(
+                f"tensor `{name}`: {tensor.dtype} has no safetensors dtype; convert it first"
+            )
         on_host = tensor.place.is_cpu_place()
         data = _host_bytes(tensor) if on_host else functools.partial(_host_bytes, tensor)
         entries.append((name, dtype, list(tensor.shape), data))
@@ -144,7 +148,7 @@ def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, paddle.Tensor]:
 def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> paddle.Tensor:
     code = checkpoint.info(name)[0]
     _known(code, name)
-    shape, memory = checkpoint.region(name, index)
+    shape = checkpoint.region_shape(name, index)
     if 0 in shape:
         return paddle.empty(shape, dtype=_TYPES[code])
     capsule = checkpoint.dlpack_region(name, index, raw=code in _RAW)

@@ -18,9 +18,9 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from ._errors import UnsupportedError
-from ._open import checkpoint_of_buffer, deserialize
+from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
-from ._tensafe import DTYPES, Checkpoint, serialize, serialize_file, write
+from ._tensafe import DTYPES, Checkpoint, write
 from ._tensafe import TensorSpec as TensorSpec
 
 __all__ = ["load", "load_file", "load_model", "save", "save_file", "save_model"]
@@ -47,7 +47,9 @@ _PACKED = frozenset(_TYPES[name] for name, bits, _, _ in DTYPES if bits < 8 and 
 _SHARED_DOC = "https://huggingface.co/docs/safetensors/torch_shared_tensors"
 
 
-def save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, *, align: int = 8) -> bytes:
+def save(
+    tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None, *, align: int = 8
+) -> bytes:
     """The bytes of a file that holds these tensors, which are dense and contiguous.
 
     ``align`` puts the data on a multiple of that many bytes.
@@ -215,9 +217,7 @@ def _find_shared_tensors(state_dict: dict[str, torch.Tensor]) -> list[set[str]]:
     return _filter_shared_not_shared(list(by_storage.values()), state_dict)
 
 
-def _filter_shared_not_shared(
-    tensors: list[set[str]], state_dict: dict[str, torch.Tensor]
-) -> list[set[str]]:
+def _filter_shared_not_shared(tensors: list[set[str]], state_dict: dict[str, torch.Tensor]) -> list[set[str]]:
     """Splits the groups of one storage into those whose bytes really overlap."""
     groups = []
     for names in tensors:
@@ -300,7 +300,9 @@ def _entries(tensors: dict[str, torch.Tensor]) -> list[tuple[str, str, list[int]
             )
         dtype = _NAMES.get(tensor.dtype)
         if dtype is None:
-            raise UnsupportedError(f"tensor `{name}`: {tensor.dtype} has no safetensors dtype; {_advice(tensor)}")
+            raise UnsupportedError(
+                f"tensor `{name}`: {tensor.dtype} has no safetensors dtype; {_advice(tensor)}"
+            )
         shape = list(tensor.shape)
         if tensor.dtype in _PACKED:
             if not shape:
@@ -350,9 +352,7 @@ def _to_ndarray(tensor: torch.Tensor) -> tuple[Any, torch.Tensor]:
     return (np.empty(0, np.uint8) if isinstance(data, bytes) else data), tensor
 
 
-def _flatten_as_ptr(
-    tensors: dict[str, torch.Tensor], keep_alive_buffer: list[Any]
-) -> dict[str, TensorSpec]:
+def _flatten_as_ptr(tensors: dict[str, torch.Tensor], keep_alive_buffer: list[Any]) -> dict[str, TensorSpec]:
     """Tensors as the arguments of ``serialize``; ``keep_alive_buffer`` takes what their addresses point to."""
     _entries(tensors)
     flattened = {}
@@ -360,7 +360,10 @@ def _flatten_as_ptr(
         array, owner = _to_ndarray(tensor)
         keep_alive_buffer.append((array, owner))
         flattened[name] = TensorSpec(
-            dtype=_NAMES[tensor.dtype], shape=list(tensor.shape), data_ptr=array.ctypes.data, data_len=array.nbytes
+            dtype=_NAMES[tensor.dtype],
+            shape=list(tensor.shape),
+            data_ptr=array.ctypes.data,
+            data_len=array.nbytes,
         )
     return flattened
 
@@ -384,7 +387,9 @@ def _view2torch(safeview: Any) -> dict[str, torch.Tensor]:
 
 def _packed_shape(shape: list[int], name: str) -> list[int]:
     if not shape or shape[-1] % 2:
-        raise UnsupportedError(f"tensor `{name}`: torch needs an even last dimension of F4, the file has {shape}")
+        raise UnsupportedError(
+            f"tensor `{name}`: torch needs an even last dimension of F4, the file has {shape}"
+        )
     return [*shape[:-1], shape[-1] // 2]
 
 

@@ -1,0 +1,130 @@
+"""Tensors that load in the background, on the CPU."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+
+torch = pytest.importorskip("torch")
+import tensafe  # noqa: E402
+import tensafe.torch  # noqa: E402
+from conftest import entry  # noqa: E402
+
+TENSORS = {
+    "a": torch.arange(12.0).reshape(3, 4),
+    "b": torch.arange(8, dtype=torch.bfloat16).reshape(2, 4),
+    "s": torch.tensor(7.5),
+    "e": torch.empty(0, 5),
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    tensafe.torch.save_file(TENSORS, tmp_path / "f")
+    return tmp_path / "f"
+
+
+def same(loaded):
+    assert loaded.keys() == TENSORS.keys()
+    assert all(torch.equal(loaded[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_everything_is_handed_out_once(path, access):
+    with tensafe.safe_open(path, "pt", **access) as file, file.prefetch() as loader:
+        assert loader.names() == file.offset_keys() and len(loader) == 4
+        first = loader.take("a")
+        with pytest.raises(tensafe.SafetensorError, match="already delivered"):
+            loader.take("a")
+        rest = dict(loader)
+        assert "a" not in rest and dict(loader) == {}
+        same({"a": first, **rest})
+
+
+def test_rows_of_a_plan(path):
+    with tensafe.safe_open(path, "pt") as file:
+        with file.prefetch({"a": slice(1, 3), "b": None, "e": slice(0, 0)}, threads=10_000) as loader:
+            assert torch.equal(loader.take("a"), TENSORS["a"][1:3]) and torch.equal(
+                loader.take("b"), TENSORS["b"]
+            )
+            assert loader.take("e").shape == (0, 5)
+            with pytest.raises(tensafe.SafetensorError, match="not in the prefetch plan"):
+                loader.take("s")
+        with file.prefetch({"a": slice(-2, None)}) as loader:
+            assert torch.equal(loader.take("a"), TENSORS["a"][1:])
+
+
+@pytest.mark.parametrize(
+    "plan, text",
+    [
+        ({"nope": None}, "does not contain"),
+        ({"a": slice(0, 3, 2)}, "step 1"),
+        ({"a": slice(0, 3, 0)}, "invalid prefetch plan slice"),
+        ({"s": slice(0, 1)}, "0-d"),
+        ({"a": 3}, "None or a slice"),
+        ({"a": slice(0, 10)}, "out of range"),
+        ({}, "selects no tensors"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(path, plan, text):
+    with tensafe.safe_open(path, "pt") as file, pytest.raises(tensafe.SafetensorError, match=text):
+        file.prefetch(plan)
+
+
+def test_a_dtype_that_torch_lacks_is_refused_before_anything_is_read(write_file):
+    path = write_file({"x": entry("F6_E2M3", [4], 0, 3)}, bytes(3))
+    with tensafe.safe_open(path, "pt") as file, pytest.raises(tensafe.SafetensorError, match="F6_E2M3"):
+        file.prefetch()
+
+
+def test_other_frameworks_are_refused(path):
+    with (
+        tensafe.safe_open(path, "np") as file,
+        pytest.raises(tensafe.SafetensorError, match='framework="pt"'),
+    ):
+        file.prefetch()
+
+
+def test_a_closed_loader_says_so(path):
+    file = tensafe.safe_open(path, "pt")
+    loader = file.prefetch()
+    stream = iter(loader)
+    next(stream)
+    loader.close()
+    for attempt in (lambda: loader.take("a"), lambda: list(stream), lambda: list(loader)):
+        with pytest.raises(tensafe.SafetensorError, match="closed"):
+            attempt()
+    file.__exit__(None, None, None)
+    with pytest.raises(tensafe.SafetensorError, match="closed"):
+        file.prefetch()
+
+
+def test_loaders_outlive_their_file_and_tensors_their_loader(path):
+    with tensafe.safe_open(path, "pt") as file:
+        first, second = file.prefetch(), file.prefetch({"a": None})
+    path.unlink()
+    tensors = dict(first)
+    assert torch.equal(second.take("a"), TENSORS["a"])
+    first.close()
+    del first, second, file
+    gc.collect()
+    same(tensors)
+
+
+def test_threads_share_a_loader(path):
+    taken, lock = {}, threading.Lock()
+
+    def consume(loader):
+        for name, tensor in loader:
+            with lock:
+                assert name not in taken
+                taken[name] = tensor
+
+    with tensafe.safe_open(path, "pt") as file, file.prefetch() as loader:
+        threads = [threading.Thread(target=consume, args=(loader,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    same(taken)
