@@ -104,6 +104,7 @@ def test_a_pipe_is_written_from_start_to_end(tmp_path):
 
 
 def test_bytes_do_not_change_from_run_to_run(tmp_path):
+    """S-23: compact text, metadata first and its keys sorted."""
     program = (
         "import sys, numpy as np, tensafe.numpy as n;"
         "m = {k: k * 2 for k in 'qwertyuiop'};"

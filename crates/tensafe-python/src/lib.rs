@@ -2,7 +2,7 @@
 //!
 //! Each function extracts its arguments, releases the interpreter, calls one function of the crate
 //! `tensafe`, and maps the error. Frameworks are the business of the Python files beside it; memory
-//! that crosses the border is the business of [`buffer`], the one file here with unsafe code.
+//! that crosses the border is the business of `buffer.rs`, the one file here with unsafe code.
 
 mod buffer;
 mod checkpoint;
