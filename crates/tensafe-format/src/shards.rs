@@ -115,7 +115,7 @@ impl ShardIndex {
         files
     }
 
-    /// Renders the index as the Hub's library does: two spaces of indentation, keys sorted.
+    /// Renders the index as transformers does: two spaces of indentation, keys sorted, a last line feed.
     ///
     /// Spec: S-30.
     #[must_use]

@@ -85,18 +85,24 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// The bytes that a `TensorSpec` points to.
+/// The tensors that specs describe, with the bytes that they point to.
 ///
-/// # Safety
-/// - `spec.data_ptr` is good for reads of `spec.data_len` bytes for as long as the slice lives. The
-///   documentation of `TensorSpec` asks this of who makes one.
-/// - Nobody writes to those bytes meanwhile.
-pub(crate) unsafe fn bytes_at<'a>(spec: &TensorSpec) -> &'a [u8] {
+/// Whoever made a `TensorSpec` promised, by its documentation, that its memory is good for reads and
+/// does not change until the call that takes it returns: callers let no slice outlive that call.
+pub(crate) fn with_bytes(
+    specs: &[(tensafe::TensorSpec, Py<TensorSpec>)],
+) -> Vec<(tensafe::TensorSpec, &[u8])> {
+    specs.iter().map(|(described, spec)| (described.clone(), bytes_at(spec.get()))).collect()
+}
+
+fn bytes_at(spec: &TensorSpec) -> &[u8] {
     if spec.data_len == 0 || spec.data_ptr == 0 {
         return &[];
     }
-    // SAFETY: the caller's promise.
-    unsafe { std::slice::from_raw_parts(ptr::with_exposed_provenance(spec.data_ptr), spec.data_len) }
+    let address = ptr::with_exposed_provenance(spec.data_ptr);
+    // SAFETY: the promise of the spec's maker; the slice lives no longer than the borrow of the spec,
+    // which the call holds.
+    unsafe { std::slice::from_raw_parts(address, spec.data_len) }
 }
 
 #[repr(C)]

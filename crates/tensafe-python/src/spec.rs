@@ -10,7 +10,7 @@ use pyo3::{
 use tensafe::{Dtype, Metadata, ParseOptions, SafeTensors};
 
 use crate::{
-    buffer::{Held, bytes_at},
+    buffer::{Held, with_bytes},
     errors::raise,
     write::{Options, to_bytes, to_file},
 };
@@ -66,13 +66,6 @@ fn specs(tensor_dict: &Bound<'_, PyDict>) -> PyResult<Vec<(tensafe::TensorSpec, 
         specs.push((described, spec.unbind()));
     }
     Ok(specs)
-}
-
-#[allow(unsafe_code, reason = "TensorSpec carries an address")]
-fn with_bytes(specs: &[(tensafe::TensorSpec, Py<TensorSpec>)]) -> Vec<(tensafe::TensorSpec, &[u8])> {
-    // SAFETY: whoever made the spec promised that its memory lives and does not change until the
-    // call that takes it returns; the slices do not outlive that call.
-    specs.iter().map(|(described, spec)| (described.clone(), unsafe { bytes_at(spec.get()) })).collect()
 }
 
 /// The bytes of a file of these tensors.

@@ -20,7 +20,8 @@ fn parse(file: &[u8], options: &ParseOptions) -> Result<Header, Error> {
 ///
 /// One exclusion: a number in an unused field that lies within a rounding error of the largest
 /// float. The reference's JSON library rounds such a number to infinity or not, depending on how it
-/// is spelled; tensafe reads what is nearest to it.
+/// is spelled; tensafe reads what is nearest to it. And on 32-bit hosts, where the reference counts
+/// in 32 bits, what it refuses is no measure.
 ///
 /// # Panics
 /// Where it does not hold.
@@ -32,6 +33,7 @@ pub fn agrees_with_reference(file: &[u8]) {
         (Err(_), Err(_)) => {}
         (Ok(_), Err(error)) if error.to_string().contains("number out of range") => {}
         (Err(error), Ok(_)) if error.to_string().contains("a number is out of range") => {}
+        (Ok(_), Err(_)) if cfg!(target_pointer_width = "32") => {}
         (Ok(_), Err(error)) => panic!("read leniently, refused by the reference: {error}"),
         (Err(error), Ok(_)) => panic!("refused leniently, read by the reference: {error}"),
     }
