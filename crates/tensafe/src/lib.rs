@@ -75,3 +75,7 @@ pub fn save<'d>(
 ) -> Result<(), Error> {
     Ok(write_file(path, tensors, metadata, &LayoutOptions::default(), ReplaceOptions::default())?)
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
