@@ -34,10 +34,10 @@ fn parse_options(lenient: bool) -> ParseOptions {
 
 #[pymethods]
 impl Checkpoint {
-    /// Opens a file, or, unless `single`, a directory or an index of shards.
+    /// Opens a file, a directory or an index of shards.
     #[staticmethod]
-    #[pyo3(signature = (path, *, io = "auto", lenient = false, single = false))]
-    fn open(py: Python<'_>, path: PathBuf, io: &str, lenient: bool, single: bool) -> PyResult<Self> {
+    #[pyo3(signature = (path, *, io = "auto", lenient = false))]
+    fn open(py: Python<'_>, path: PathBuf, io: &str, lenient: bool) -> PyResult<Self> {
         let access = match io {
             "auto" => Access::Auto(map_permit()),
             "mmap" => Access::Map(map_permit()),
@@ -49,14 +49,7 @@ impl Checkpoint {
             }
         };
         let options = OpenOptions::default().with_parse(parse_options(lenient)).with_access(access);
-        let opened = py.detach(|| {
-            if single {
-                let file = TensorFile::open(&path, &options)?;
-                tensafe::Checkpoint::from_files(vec![file])
-            } else {
-                tensafe::Checkpoint::open(&path, &options)
-            }
-        });
+        let opened = py.detach(|| tensafe::Checkpoint::open(&path, &options));
         Ok(Self { model: opened.map_err(raise)? })
     }
 

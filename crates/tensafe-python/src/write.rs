@@ -121,8 +121,12 @@ fn stream(
     let layout = Layout::new(specs, metadata, &LayoutOptions::with_align(options.align));
     let layout = layout.map_err(|e| raise(tensafe::FileError::format(Some(path), e)))?;
     let replace = ReplaceOptions::default().with_durable(options.durable);
-    let mut sink = FileSink::create(path, layout.file_bytes(), replace).map_err(raise)?;
-    sink.write_at(0, layout.header_bytes()).map_err(raise)?;
+    let begun = py.detach(|| {
+        let sink = FileSink::create(path, layout.file_bytes(), replace)?;
+        sink.write_at(0, layout.header_bytes())?;
+        Ok::<_, tensafe::FileError>(sink)
+    });
+    let mut sink = begun.map_err(raise)?;
     for place in layout.order() {
         let held = Held::of(&called(&bytes[*place])?)?;
         let range = layout.file_range(*place).unwrap_or_default();

@@ -37,9 +37,7 @@ class Checkpoint:
     """Files seen as one map of names."""
 
     @staticmethod
-    def open(
-        path: str | os.PathLike[str], *, io: str = "auto", lenient: bool = False, single: bool = False
-    ) -> Checkpoint: ...
+    def open(path: str | os.PathLike[str], *, io: str = "auto", lenient: bool = False) -> Checkpoint: ...
     @staticmethod
     def from_buffer(data: Any, *, lenient: bool = False, copy: bool = True) -> Checkpoint: ...
     @staticmethod
