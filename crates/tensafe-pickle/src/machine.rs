@@ -1,0 +1,707 @@
+//! The machine: a stack, marks, a memo, and an arena of values. It knows no name and calls nothing.
+
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+use std::borrow::Cow;
+
+use crate::{
+    Argument, Decoder, Id, Instruction, Limits, Made, Object, Opcode, Symbol, Value,
+    error::{Detail, Error},
+    names::python3_name,
+};
+
+/// Protocols up to this one name globals as Python 2 did.
+const PYTHON2_PROTOCOL: u64 = 2;
+
+/// What a pickle built, as far as it could be followed.
+#[derive(Clone, Debug)]
+pub struct Pickle<'a> {
+    values: Vec<Value<'a>>,
+    root: Option<Id>,
+    symbols: Vec<SymbolUse>,
+    error: Option<Error>,
+    bytes_read: usize,
+    protocol: u8,
+}
+
+/// A place where a pickle names something to import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SymbolUse {
+    /// The first byte of the instruction.
+    pub offset: usize,
+    /// The instruction: GLOBAL, STACK_GLOBAL or INST.
+    pub opcode: Opcode,
+    /// The symbol.
+    pub value: Id,
+}
+
+/// Follows the pickle at the start of `bytes` to its STOP, or to where it breaks.
+///
+/// Never fails and never calls: an error is part of the result, beside everything that was built
+/// before it, so that a payload before a broken end is still seen.
+///
+/// # Cost
+/// One pass. Memory within the limits, and of the order of the instructions: strings and bytes are
+/// borrowed from `bytes`, what stands twice is stored once.
+#[must_use]
+pub fn evaluate<'a>(bytes: &'a [u8], limits: &Limits) -> Pickle<'a> {
+    let mut decoder = Decoder::new(bytes);
+    let mut machine = Machine {
+        limits,
+        values: Vec::new(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: Vec::new(),
+        symbols: Vec::new(),
+        protocol: 0,
+        operations: 0,
+        spent: 0,
+    };
+    let mut root = None;
+    let error = loop {
+        match decoder.next_instruction() {
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+            Ok(Some(instruction)) => match machine.step(&instruction) {
+                Ok(found) => root = found.or(root),
+                Err(detail) => break Some(Error::new(instruction.offset, Some(instruction.opcode), detail)),
+            },
+        }
+    };
+    Pickle {
+        values: machine.values,
+        root,
+        symbols: machine.symbols,
+        error,
+        bytes_read: decoder.offset(),
+        protocol: u8::try_from(machine.protocol).unwrap_or_default(),
+    }
+}
+
+impl<'a> Pickle<'a> {
+    /// The value that STOP returned, if the pickle came so far.
+    #[must_use]
+    pub fn root(&self) -> Option<&Value<'a>> {
+        self.root.and_then(|id| self.value(id))
+    }
+
+    /// The value at a place of this pickle.
+    #[must_use]
+    pub fn value(&self, id: Id) -> Option<&Value<'a>> {
+        self.values.get(id.0 as usize)
+    }
+
+    /// The symbol at a place of this pickle, if one is there.
+    #[must_use]
+    pub fn symbol(&self, id: Id) -> Option<&Symbol<'a>> {
+        match self.value(id)? {
+            Value::Symbol(symbol) => Some(symbol),
+            _ => None,
+        }
+    }
+
+    /// Every value that was built, also those that nothing refers to any more.
+    #[must_use]
+    pub fn values(&self) -> &[Value<'a>] {
+        &self.values
+    }
+
+    /// Every place where the pickle names something to import, in the order of its bytes.
+    #[must_use]
+    pub fn symbols(&self) -> &[SymbolUse] {
+        &self.symbols
+    }
+
+    /// Why the pickle could not be followed to its STOP.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+
+    /// Bytes up to and with STOP, or up to the instruction that failed.
+    #[must_use]
+    pub fn bytes_read(&self) -> usize {
+        self.bytes_read
+    }
+
+    /// The protocol that the pickle says it is of; 0 where it does not say.
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+}
+
+struct Machine<'a, 'l> {
+    limits: &'l Limits,
+    values: Vec<Value<'a>>,
+    stack: Vec<Id>,
+    /// Heights of the stack at the marks that are open.
+    marks: Vec<usize>,
+    memo: Vec<Option<Id>>,
+    symbols: Vec<SymbolUse>,
+    protocol: u64,
+    operations: u64,
+    spent: u64,
+}
+
+impl<'a> Machine<'a, '_> {
+    fn step(&mut self, instruction: &Instruction<'a>) -> Result<Option<Id>, Detail> {
+        self.operations = self.operations.saturating_add(1);
+        if self.operations > self.limits.operations {
+            return Err(Detail::Limit { what: "instructions", limit: self.limits.operations });
+        }
+        let opcode = instruction.opcode;
+        match opcode {
+            Opcode::Stop => return self.pop().map(Some),
+            Opcode::Proto => self.proto(instruction.argument)?,
+            Opcode::Frame => {}
+            Opcode::Mark => self.mark()?,
+            Opcode::Pop => self.discard()?,
+            Opcode::PopMark => drop(self.pop_to_mark()?),
+            Opcode::Dup => {
+                let top = self.top()?;
+                self.push_id(top)?;
+            }
+            Opcode::None
+            | Opcode::NewTrue
+            | Opcode::NewFalse
+            | Opcode::Int
+            | Opcode::BinInt
+            | Opcode::BinInt1
+            | Opcode::BinInt2
+            | Opcode::Long
+            | Opcode::Long1
+            | Opcode::Long4
+            | Opcode::Float
+            | Opcode::BinFloat => {
+                let value = number(opcode, instruction.argument, self.limits.integer_bytes)?;
+                self.push(value)?;
+            }
+            Opcode::String
+            | Opcode::BinString
+            | Opcode::ShortBinString
+            | Opcode::BinBytes
+            | Opcode::ShortBinBytes
+            | Opcode::BinBytes8
+            | Opcode::ByteArray8
+            | Opcode::Unicode
+            | Opcode::BinUnicode
+            | Opcode::ShortBinUnicode
+            | Opcode::BinUnicode8 => {
+                let value = text(opcode, instruction.argument)?;
+                self.push(value)?;
+            }
+            Opcode::EmptyTuple => self.push(Value::Tuple(Vec::new()))?,
+            Opcode::EmptyList => self.push(Value::List(Vec::new()))?,
+            Opcode::EmptyDict => self.push(Value::Dict(Vec::new()))?,
+            Opcode::EmptySet => self.push(Value::Set(Vec::new()))?,
+            Opcode::Tuple | Opcode::List | Opcode::FrozenSet | Opcode::Dict => self.collect(opcode)?,
+            Opcode::Tuple1 => self.tuple_of(1)?,
+            Opcode::Tuple2 => self.tuple_of(2)?,
+            Opcode::Tuple3 => self.tuple_of(3)?,
+            Opcode::Append => {
+                let item = self.pop()?;
+                self.add_items(vec![item], opcode)?;
+            }
+            Opcode::Appends | Opcode::AddItems => {
+                let items = self.pop_to_mark()?;
+                self.add_items(items, opcode)?;
+            }
+            Opcode::SetItem => {
+                let value = self.pop()?;
+                let key = self.pop()?;
+                self.set_items(vec![(key, value)])?;
+            }
+            Opcode::SetItems => {
+                let items = pairs(self.pop_to_mark()?)?;
+                self.set_items(items)?;
+            }
+            Opcode::Build => self.build()?,
+            Opcode::Put | Opcode::BinPut | Opcode::LongBinPut | Opcode::Memoize => {
+                let place = match opcode {
+                    Opcode::Memoize => self.memo.len() as u64,
+                    _ => memo_index(instruction.argument)?,
+                };
+                self.remember(place)?;
+            }
+            Opcode::Get | Opcode::BinGet | Opcode::LongBinGet => {
+                let index = memo_index(instruction.argument)?;
+                let place = usize::try_from(index).ok().and_then(|i| self.memo.get(i).copied().flatten());
+                self.push_id(place.ok_or(Detail::MemoMissing { index })?)?;
+            }
+            Opcode::Global | Opcode::Inst | Opcode::StackGlobal => self.symbol(instruction)?,
+            Opcode::Reduce | Opcode::NewObj | Opcode::NewObjEx | Opcode::Obj => self.object(opcode)?,
+            Opcode::BinPersId => {
+                let name = self.pop()?;
+                self.push(Value::Persistent(name))?;
+            }
+            Opcode::PersId => {
+                return Err(Detail::Refused { why: "a persistent reference as text is not read" });
+            }
+            Opcode::Ext1 | Opcode::Ext2 | Opcode::Ext4 => {
+                return Err(Detail::Refused {
+                    why: "a number of the extension registry stands for a name that the pickle does not tell",
+                });
+            }
+            Opcode::NextBuffer | Opcode::ReadonlyBuffer => {
+                return Err(Detail::Refused { why: "a buffer outside of the pickle is not there" });
+            }
+        }
+        Ok(None)
+    }
+
+    fn proto(&mut self, argument: Argument<'_>) -> Result<(), Detail> {
+        match argument {
+            Argument::Unsigned(protocol @ 0..=5) => {
+                self.protocol = protocol;
+                Ok(())
+            }
+            Argument::Unsigned(protocol) => Err(Detail::Protocol { protocol }),
+            _ => Ok(()),
+        }
+    }
+
+    // The stack.
+
+    fn push(&mut self, value: Value<'a>) -> Result<(), Detail> {
+        let id = self.store(value)?;
+        self.push_id(id)
+    }
+
+    fn store(&mut self, value: Value<'a>) -> Result<Id, Detail> {
+        let held = match &value {
+            Value::Tuple(items) | Value::List(items) | Value::Set(items) | Value::FrozenSet(items) => {
+                items.len().saturating_mul(size_of::<Id>())
+            }
+            Value::Dict(entries) => entries.len().saturating_mul(size_of::<(Id, Id)>()),
+            Value::Long(Cow::Owned(bytes)) | Value::Bytes(Cow::Owned(bytes)) => bytes.len(),
+            Value::Str(Cow::Owned(text)) => text.len(),
+            Value::Symbol(symbol) => symbol.module.len().saturating_add(symbol.name.len()),
+            _ => 0,
+        };
+        self.spend(size_of::<Value<'_>>().saturating_add(held))?;
+        let limit = u64::from(u32::MAX);
+        let id = u32::try_from(self.values.len()).map_err(|_| Detail::Limit { what: "values", limit })?;
+        self.values.push(value);
+        Ok(Id(id))
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), Detail> {
+        self.spent = self.spent.saturating_add(bytes as u64);
+        let limit = self.limits.value_bytes;
+        if self.spent > limit { Err(Detail::Limit { what: "bytes of values", limit }) } else { Ok(()) }
+    }
+
+    fn push_id(&mut self, id: Id) -> Result<(), Detail> {
+        if self.stack.len() >= self.limits.stack {
+            return Err(Detail::Limit { what: "values on the stack", limit: self.limits.stack as u64 });
+        }
+        self.stack.push(id);
+        Ok(())
+    }
+
+    fn mark(&mut self) -> Result<(), Detail> {
+        if self.marks.len() >= self.limits.stack {
+            return Err(Detail::Limit { what: "marks on the stack", limit: self.limits.stack as u64 });
+        }
+        self.marks.push(self.stack.len());
+        Ok(())
+    }
+
+    /// The height below which an instruction sees nothing.
+    fn floor(&self) -> usize {
+        self.marks.last().copied().unwrap_or_default()
+    }
+
+    fn top(&self) -> Result<Id, Detail> {
+        let top = self.stack.last().filter(|_| self.stack.len() > self.floor());
+        top.copied().ok_or(Detail::StackEmpty)
+    }
+
+    fn pop(&mut self) -> Result<Id, Detail> {
+        let top = self.top()?;
+        self.stack.pop();
+        Ok(top)
+    }
+
+    /// POP takes a mark where nothing stands above it, as Python's does.
+    fn discard(&mut self) -> Result<(), Detail> {
+        if self.stack.len() == self.floor() && self.marks.pop().is_some() {
+            return Ok(());
+        }
+        self.pop().map(drop)
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Id>, Detail> {
+        let height = self.marks.pop().ok_or(Detail::NoMark)?;
+        Ok(self.stack.split_off(height.min(self.stack.len())))
+    }
+
+    // Containers.
+
+    fn collect(&mut self, opcode: Opcode) -> Result<(), Detail> {
+        let items = self.pop_to_mark()?;
+        let value = match opcode {
+            Opcode::Tuple => Value::Tuple(items),
+            Opcode::List => Value::List(items),
+            Opcode::FrozenSet => Value::FrozenSet(items),
+            _ => Value::Dict(pairs(items)?),
+        };
+        self.push(value)
+    }
+
+    fn tuple_of(&mut self, count: usize) -> Result<(), Detail> {
+        let start = self.stack.len().checked_sub(count).filter(|start| *start >= self.floor());
+        let items = self.stack.split_off(start.ok_or(Detail::StackEmpty)?);
+        self.push(Value::Tuple(items))
+    }
+
+    fn top_value(&mut self) -> Result<&mut Value<'a>, Detail> {
+        let top = self.top()?;
+        self.values.get_mut(top.0 as usize).ok_or(Detail::StackEmpty)
+    }
+
+    fn add_items(&mut self, items: Vec<Id>, opcode: Opcode) -> Result<(), Detail> {
+        self.spend(items.len().saturating_mul(size_of::<Id>()))?;
+        let needed = if opcode == Opcode::AddItems { "a set" } else { "a list" };
+        match self.top_value()? {
+            Value::Set(set) if opcode == Opcode::AddItems => set.extend(items),
+            Value::List(list) if opcode != Opcode::AddItems => list.extend(items),
+            Value::Object(object) => object.items.extend(items),
+            other => return Err(Detail::Kind { found: other.kind(), needed }),
+        }
+        Ok(())
+    }
+
+    fn set_items(&mut self, items: Vec<(Id, Id)>) -> Result<(), Detail> {
+        self.spend(items.len().saturating_mul(size_of::<(Id, Id)>()))?;
+        match self.top_value()? {
+            Value::Dict(dict) => dict.extend(items),
+            Value::Object(object) => object.entries.extend(items),
+            other => return Err(Detail::Kind { found: other.kind(), needed: "a dict" }),
+        }
+        Ok(())
+    }
+
+    /// BUILD notes the state on our own record of an object. A symbol has none: Python would set
+    /// attributes of what it imported.
+    fn build(&mut self) -> Result<(), Detail> {
+        let state = self.pop()?;
+        self.spend(size_of::<Id>())?;
+        match self.top_value()? {
+            Value::Object(object) => object.states.push(state),
+            other => return Err(Detail::Kind { found: other.kind(), needed: "an object" }),
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, index: u64) -> Result<(), Detail> {
+        let top = self.top()?;
+        let limit = self.limits.memo;
+        let place = usize::try_from(index).ok().filter(|place| *place < limit);
+        let place = place.ok_or(Detail::Limit { what: "entries of the memo", limit: limit as u64 })?;
+        if place >= self.memo.len() {
+            // A pickle may store number 1,000,000 first: what lies between is paid for.
+            let grown = place.saturating_add(1);
+            self.spend(grown.saturating_sub(self.memo.len()).saturating_mul(size_of::<Option<Id>>()))?;
+            self.memo.resize(grown, None);
+        }
+        if let Some(entry) = self.memo.get_mut(place) {
+            *entry = Some(top);
+        }
+        Ok(())
+    }
+
+    // Names and records.
+
+    fn symbol(&mut self, instruction: &Instruction<'a>) -> Result<(), Detail> {
+        let (module, name) = match instruction.argument {
+            Argument::TwoLines(module, name) => (utf8(module)?, utf8(name)?),
+            _ => {
+                let name = self.pop_text()?;
+                (self.pop_text()?, name)
+            }
+        };
+        let symbol = self.canonical(module, name);
+        let value = self.store(Value::Symbol(symbol))?;
+        self.spend(size_of::<SymbolUse>())?;
+        self.symbols.push(SymbolUse { offset: instruction.offset, opcode: instruction.opcode, value });
+        if instruction.opcode != Opcode::Inst {
+            return self.push_id(value);
+        }
+        let arguments = self.pop_to_mark()?;
+        let arguments = self.store(Value::Tuple(arguments))?;
+        self.record(Made::Instance, value, arguments, None)
+    }
+
+    fn canonical(&self, module: Cow<'a, str>, name: Cow<'a, str>) -> Symbol<'a> {
+        if self.protocol > PYTHON2_PROTOCOL {
+            return Symbol { module, name };
+        }
+        let (new_module, new_name) = python3_name(&module, &name);
+        if (new_module, new_name) == (&*module, &*name) {
+            return Symbol { module, name };
+        }
+        Symbol { module: Cow::Owned(new_module.to_owned()), name: Cow::Owned(new_name.to_owned()) }
+    }
+
+    fn pop_text(&mut self) -> Result<Cow<'a, str>, Detail> {
+        let id = self.pop()?;
+        match self.values.get(id.0 as usize) {
+            Some(Value::Str(text)) => Ok(text.clone()),
+            Some(other) => Err(Detail::Kind { found: other.kind(), needed: "text" }),
+            None => Err(Detail::StackEmpty),
+        }
+    }
+
+    fn object(&mut self, opcode: Opcode) -> Result<(), Detail> {
+        if opcode == Opcode::Obj {
+            let mut items = self.pop_to_mark()?;
+            if items.is_empty() {
+                return Err(Detail::StackEmpty);
+            }
+            let callable = items.remove(0);
+            let arguments = self.store(Value::Tuple(items))?;
+            return self.record(Made::Instance, callable, arguments, None);
+        }
+        let keywords = if opcode == Opcode::NewObjEx { Some(self.pop()?) } else { None };
+        let arguments = self.pop()?;
+        let callable = self.pop()?;
+        let made = if opcode == Opcode::Reduce { Made::Call } else { Made::New };
+        self.record(made, callable, arguments, keywords)
+    }
+
+    fn record(
+        &mut self,
+        made: Made,
+        callable: Id,
+        arguments: Id,
+        keywords: Option<Id>,
+    ) -> Result<(), Detail> {
+        self.push(Value::Object(Object {
+            made,
+            callable,
+            arguments,
+            keywords,
+            states: Vec::new(),
+            items: Vec::new(),
+            entries: Vec::new(),
+        }))
+    }
+}
+
+fn pairs(items: Vec<Id>) -> Result<Vec<(Id, Id)>, Detail> {
+    let (pairs, rest) = items.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(Detail::OddItems);
+    }
+    Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
+}
+
+fn memo_index(argument: Argument<'_>) -> Result<u64, Detail> {
+    match argument {
+        Argument::Unsigned(index) => Ok(index),
+        Argument::Bytes(line) => {
+            let text = std::str::from_utf8(line).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            text.and_then(|text| text.parse().ok())
+                .ok_or(Detail::Number { needed: "the number of a memo entry" })
+        }
+        _ => Err(Detail::Number { needed: "the number of a memo entry" }),
+    }
+}
+
+fn number<'a>(opcode: Opcode, argument: Argument<'a>, integer_bytes: usize) -> Result<Value<'a>, Detail> {
+    Ok(match (opcode, argument) {
+        (Opcode::NewTrue, _) => Value::Bool(true),
+        (Opcode::NewFalse, _) => Value::Bool(false),
+        (Opcode::BinFloat, Argument::Float(value)) => Value::Float(value),
+        (Opcode::Float, Argument::Bytes(line)) => Value::Float(decimal(line, "a float")?),
+        (Opcode::Int, Argument::Bytes(b"00")) => Value::Bool(false),
+        (Opcode::Int, Argument::Bytes(b"01")) => Value::Bool(true),
+        (Opcode::Int, Argument::Bytes(line)) => decimal_integer(line, integer_bytes)?,
+        (Opcode::Long, Argument::Bytes(line)) => {
+            decimal_integer(line.strip_suffix(b"L").unwrap_or(line), integer_bytes)?
+        }
+        (Opcode::Long1 | Opcode::Long4, Argument::Bytes(bytes)) => long(bytes, integer_bytes)?,
+        (_, Argument::Signed(value)) => Value::Int(i64::from(value)),
+        (_, Argument::Unsigned(value)) => Value::Int(i64::try_from(value).unwrap_or(i64::MAX)),
+        _ => Value::None,
+    })
+}
+
+fn decimal<T: std::str::FromStr>(line: &[u8], needed: &'static str) -> Result<T, Detail> {
+    let text = std::str::from_utf8(line).ok().map(str::trim);
+    text.and_then(|text| text.parse().ok()).ok_or(Detail::Number { needed })
+}
+
+/// An integer in decimal digits, of any size within the limit.
+fn decimal_integer<'a>(line: &[u8], most: usize) -> Result<Value<'a>, Detail> {
+    if let Ok(value) = decimal(line, "") {
+        return Ok(Value::Int(value));
+    }
+    let trimmed = line.trim_ascii();
+    let (negative, digits) = match trimmed.split_first() {
+        Some((b'-', digits)) => (true, digits),
+        _ => (false, trimmed),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Detail::Number { needed: "an integer" });
+    }
+    // The magnitude in bytes, from the least significant on.
+    let mut bytes: Vec<u8> = Vec::new();
+    for digit in digits {
+        let mut carry = u16::from(digit.wrapping_sub(b'0'));
+        for byte in &mut bytes {
+            let value = u16::from(*byte).wrapping_mul(10).wrapping_add(carry);
+            let [low, high] = value.to_le_bytes();
+            (*byte, carry) = (low, u16::from(high));
+        }
+        if carry > 0 {
+            bytes.push(carry.to_le_bytes()[0]);
+        }
+        if bytes.len() > most {
+            return Err(Detail::Limit { what: "bytes of an integer", limit: most as u64 });
+        }
+    }
+    if negative {
+        let mut carry = true;
+        for byte in &mut bytes {
+            (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));
+        }
+    }
+    // One byte more where the last does not tell the sign.
+    if bytes.last().is_some_and(|last| (*last >= 0x80) != negative) {
+        bytes.push(if negative { 0xff } else { 0 });
+    }
+    Ok(Value::Long(Cow::Owned(bytes)))
+}
+
+/// Two's complement, little-endian; no bytes are 0.
+fn long(bytes: &[u8], most: usize) -> Result<Value<'_>, Detail> {
+    if bytes.len() > most {
+        return Err(Detail::Limit { what: "bytes of an integer", limit: most as u64 });
+    }
+    if bytes.len() > 8 {
+        return Ok(Value::Long(Cow::Borrowed(bytes)));
+    }
+    let sign = bytes.last().map_or(0, |last| if *last >= 0x80 { 0xff } else { 0 });
+    let mut full = [sign; 8];
+    for (place, byte) in full.iter_mut().zip(bytes) {
+        *place = *byte;
+    }
+    Ok(Value::Int(i64::from_le_bytes(full)))
+}
+
+fn text(opcode: Opcode, argument: Argument<'_>) -> Result<Value<'_>, Detail> {
+    let Argument::Bytes(bytes) = argument else { return Err(Detail::Text) };
+    Ok(match opcode {
+        Opcode::ByteArray8 => Value::ByteArray(bytes),
+        Opcode::BinBytes | Opcode::ShortBinBytes | Opcode::BinBytes8 => Value::Bytes(Cow::Borrowed(bytes)),
+        // What Python 2 wrote as text: ASCII is text, anything else stays bytes.
+        Opcode::BinString | Opcode::ShortBinString => python2_text(Cow::Borrowed(bytes)),
+        Opcode::String => python2_text(quoted(bytes)?),
+        Opcode::Unicode => Value::Str(raw_unicode(bytes)?),
+        _ => Value::Str(python_utf8(bytes)?),
+    })
+}
+
+fn python2_text(bytes: Cow<'_, [u8]>) -> Value<'_> {
+    if !bytes.is_ascii() {
+        return Value::Bytes(bytes);
+    }
+    match bytes {
+        Cow::Borrowed(bytes) => Value::Str(String::from_utf8_lossy(bytes)),
+        Cow::Owned(bytes) => Value::Str(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())),
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Detail> {
+    std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Detail::Text)
+}
+
+/// Python encodes halves of surrogate pairs as UTF-8 would; nothing else may break UTF-8.
+fn python_utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Detail> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let valid = match std::str::from_utf8(rest) {
+            Ok(text) => {
+                out.push_str(text);
+                break;
+            }
+            Err(e) => e.valid_up_to(),
+        };
+        let (good, bad) = rest.split_at(valid);
+        out.push_str(std::str::from_utf8(good).unwrap_or_default());
+        match bad {
+            [0xed, 0xa0..=0xbf, 0x80..=0xbf, after @ ..] => {
+                out.push(char::REPLACEMENT_CHARACTER);
+                rest = after;
+            }
+            _ => return Err(Detail::Text),
+        }
+    }
+    Ok(Cow::Owned(out))
+}
+
+/// The argument of STRING: quoted as Python's `repr` of bytes quotes.
+fn quoted(line: &[u8]) -> Result<Cow<'_, [u8]>, Detail> {
+    let ([b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\'']) = line else {
+        return Err(Detail::Text);
+    };
+    if !inner.contains(&b'\\') {
+        return Ok(Cow::Borrowed(inner));
+    }
+    let mut out = Vec::with_capacity(inner.len());
+    let mut rest = inner.iter().copied();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        match rest.next().ok_or(Detail::Text)? {
+            b'n' => out.push(b'\n'),
+            b't' => out.push(b'\t'),
+            b'r' => out.push(b'\r'),
+            b'x' => {
+                let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16)).ok_or(Detail::Text);
+                let (high, low) = (digit()?, digit()?);
+                out.push(u8::try_from((high << 4) | low).map_err(|_| Detail::Text)?);
+            }
+            byte @ (b'\\' | b'\'' | b'"') => out.push(byte),
+            // `repr` writes no other escape.
+            _ => return Err(Detail::Text),
+        }
+    }
+    Ok(Cow::Owned(out))
+}
+
+/// The argument of UNICODE: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
+fn raw_unicode(line: &[u8]) -> Result<Cow<'_, str>, Detail> {
+    if line.is_ascii() && !line.contains(&b'\\') {
+        return utf8(line);
+    }
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        let digits = match (byte, after.first()) {
+            (b'\\', Some(b'u')) => 4usize,
+            (b'\\', Some(b'U')) => 8,
+            _ => {
+                out.push(char::from(*byte));
+                continue;
+            }
+        };
+        let (text, after) =
+            after.get(1..).and_then(|after| after.split_at_checked(digits)).ok_or(Detail::Text)?;
+        let text = std::str::from_utf8(text).map_err(|_| Detail::Text)?;
+        let code = u32::from_str_radix(text, 16).map_err(|_| Detail::Text)?;
+        out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+        rest = after;
+    }
+    Ok(Cow::Owned(out))
+}
