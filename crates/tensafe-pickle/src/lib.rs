@@ -29,6 +29,7 @@
 mod decode;
 mod error;
 mod limits;
+mod literal;
 mod machine;
 mod names;
 mod opcode;

@@ -1,0 +1,211 @@
+//! The literals of a pickle: numbers and texts, as each protocol spells them.
+
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+use std::borrow::Cow;
+
+use crate::{Argument, Opcode, Value, error::Detail};
+
+/// The value of an instruction that pushes a number or a truth value. An integer has at most
+/// `integer_bytes` bytes.
+pub(crate) fn number<'a>(
+    opcode: Opcode,
+    argument: Argument<'a>,
+    integer_bytes: usize,
+) -> Result<Value<'a>, Detail> {
+    Ok(match (opcode, argument) {
+        (Opcode::NewTrue, _) => Value::Bool(true),
+        (Opcode::NewFalse, _) => Value::Bool(false),
+        (Opcode::BinFloat, Argument::Float(value)) => Value::Float(value),
+        (Opcode::Float, Argument::Bytes(line)) => Value::Float(decimal(line, "a float")?),
+        (Opcode::Int, Argument::Bytes(b"00")) => Value::Bool(false),
+        (Opcode::Int, Argument::Bytes(b"01")) => Value::Bool(true),
+        (Opcode::Int, Argument::Bytes(line)) => decimal_integer(line, integer_bytes)?,
+        (Opcode::Long, Argument::Bytes(line)) => {
+            decimal_integer(line.strip_suffix(b"L").unwrap_or(line), integer_bytes)?
+        }
+        (Opcode::Long1 | Opcode::Long4, Argument::Bytes(bytes)) => long(bytes, integer_bytes)?,
+        (_, Argument::Signed(value)) => Value::Int(i64::from(value)),
+        (_, Argument::Unsigned(value)) => Value::Int(i64::try_from(value).unwrap_or(i64::MAX)),
+        _ => Value::None,
+    })
+}
+
+fn decimal<T: std::str::FromStr>(line: &[u8], needed: &'static str) -> Result<T, Detail> {
+    let text = std::str::from_utf8(line).ok().map(str::trim);
+    text.and_then(|text| text.parse().ok()).ok_or(Detail::Number { needed })
+}
+
+/// An integer in decimal digits, of any size within the limit.
+fn decimal_integer<'a>(line: &[u8], most: usize) -> Result<Value<'a>, Detail> {
+    if let Ok(value) = decimal(line, "") {
+        return Ok(Value::Int(value));
+    }
+    let trimmed = line.trim_ascii();
+    let (negative, digits) = match trimmed.split_first() {
+        Some((b'-', digits)) => (true, digits),
+        _ => (false, trimmed),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Detail::Number { needed: "an integer" });
+    }
+    // The magnitude in bytes, from the least significant on.
+    let mut bytes: Vec<u8> = Vec::new();
+    for digit in digits {
+        let mut carry = u16::from(digit.wrapping_sub(b'0'));
+        for byte in &mut bytes {
+            let value = u16::from(*byte).wrapping_mul(10).wrapping_add(carry);
+            let [low, high] = value.to_le_bytes();
+            (*byte, carry) = (low, u16::from(high));
+        }
+        if carry > 0 {
+            bytes.push(carry.to_le_bytes()[0]);
+        }
+        if bytes.len() > most {
+            return Err(Detail::Limit { what: "bytes of an integer", limit: most as u64 });
+        }
+    }
+    if negative {
+        let mut carry = true;
+        for byte in &mut bytes {
+            (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));
+        }
+    }
+    // One byte more where the last does not tell the sign.
+    if bytes.last().is_some_and(|last| (*last >= 0x80) != negative) {
+        bytes.push(if negative { 0xff } else { 0 });
+    }
+    Ok(Value::Long(Cow::Owned(bytes)))
+}
+
+/// Two's complement, little-endian; no bytes are 0.
+fn long(bytes: &[u8], most: usize) -> Result<Value<'_>, Detail> {
+    if bytes.len() > most {
+        return Err(Detail::Limit { what: "bytes of an integer", limit: most as u64 });
+    }
+    if bytes.len() > 8 {
+        return Ok(Value::Long(Cow::Borrowed(bytes)));
+    }
+    let sign = bytes.last().map_or(0, |last| if *last >= 0x80 { 0xff } else { 0 });
+    let mut full = [sign; 8];
+    for (place, byte) in full.iter_mut().zip(bytes) {
+        *place = *byte;
+    }
+    Ok(Value::Int(i64::from_le_bytes(full)))
+}
+
+/// The value of an instruction that pushes text or bytes.
+pub(crate) fn text(opcode: Opcode, argument: Argument<'_>) -> Result<Value<'_>, Detail> {
+    let Argument::Bytes(bytes) = argument else { return Err(Detail::Text) };
+    Ok(match opcode {
+        Opcode::ByteArray8 => Value::ByteArray(bytes),
+        Opcode::BinBytes | Opcode::ShortBinBytes | Opcode::BinBytes8 => Value::Bytes(Cow::Borrowed(bytes)),
+        // What Python 2 wrote as text: ASCII is text, anything else stays bytes.
+        Opcode::BinString | Opcode::ShortBinString => python2_text(Cow::Borrowed(bytes)),
+        Opcode::String => python2_text(quoted(bytes)?),
+        Opcode::Unicode => Value::Str(raw_unicode(bytes)?),
+        _ => Value::Str(python_utf8(bytes)?),
+    })
+}
+
+fn python2_text(bytes: Cow<'_, [u8]>) -> Value<'_> {
+    if !bytes.is_ascii() {
+        return Value::Bytes(bytes);
+    }
+    match bytes {
+        Cow::Borrowed(bytes) => Value::Str(String::from_utf8_lossy(bytes)),
+        Cow::Owned(bytes) => Value::Str(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())),
+    }
+}
+
+/// Text that has to be UTF-8 as it stands, such as a name.
+pub(crate) fn utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Detail> {
+    std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Detail::Text)
+}
+
+/// Python encodes halves of surrogate pairs as UTF-8 would; nothing else may break UTF-8.
+fn python_utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Detail> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let valid = match std::str::from_utf8(rest) {
+            Ok(text) => {
+                out.push_str(text);
+                break;
+            }
+            Err(e) => e.valid_up_to(),
+        };
+        let (good, bad) = rest.split_at(valid);
+        out.push_str(std::str::from_utf8(good).unwrap_or_default());
+        match bad {
+            [0xed, 0xa0..=0xbf, 0x80..=0xbf, after @ ..] => {
+                out.push(char::REPLACEMENT_CHARACTER);
+                rest = after;
+            }
+            _ => return Err(Detail::Text),
+        }
+    }
+    Ok(Cow::Owned(out))
+}
+
+/// The argument of STRING: quoted as Python's `repr` of bytes quotes.
+fn quoted(line: &[u8]) -> Result<Cow<'_, [u8]>, Detail> {
+    let ([b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\'']) = line else {
+        return Err(Detail::Text);
+    };
+    if !inner.contains(&b'\\') {
+        return Ok(Cow::Borrowed(inner));
+    }
+    let mut out = Vec::with_capacity(inner.len());
+    let mut rest = inner.iter().copied();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            out.push(byte);
+            continue;
+        }
+        match rest.next().ok_or(Detail::Text)? {
+            b'n' => out.push(b'\n'),
+            b't' => out.push(b'\t'),
+            b'r' => out.push(b'\r'),
+            b'x' => {
+                let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16)).ok_or(Detail::Text);
+                let (high, low) = (digit()?, digit()?);
+                out.push(u8::try_from((high << 4) | low).map_err(|_| Detail::Text)?);
+            }
+            byte @ (b'\\' | b'\'' | b'"') => out.push(byte),
+            // `repr` writes no other escape.
+            _ => return Err(Detail::Text),
+        }
+    }
+    Ok(Cow::Owned(out))
+}
+
+/// The argument of UNICODE: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
+fn raw_unicode(line: &[u8]) -> Result<Cow<'_, str>, Detail> {
+    if line.is_ascii() && !line.contains(&b'\\') {
+        return utf8(line);
+    }
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        let digits = match (byte, after.first()) {
+            (b'\\', Some(b'u')) => 4usize,
+            (b'\\', Some(b'U')) => 8,
+            _ => {
+                out.push(char::from(*byte));
+                continue;
+            }
+        };
+        let (text, after) =
+            after.get(1..).and_then(|after| after.split_at_checked(digits)).ok_or(Detail::Text)?;
+        let text = std::str::from_utf8(text).map_err(|_| Detail::Text)?;
+        let code = u32::from_str_radix(text, 16).map_err(|_| Detail::Text)?;
+        out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+        rest = after;
+    }
+    Ok(Cow::Owned(out))
+}
