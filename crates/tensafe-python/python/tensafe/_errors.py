@@ -12,11 +12,12 @@ import importlib.util
 
 def _reference_error() -> type[Exception]:
     """The class of the published package where it is installed: what catches its errors catches ours."""
-    if importlib.util.find_spec("safetensors") is None:
-        return Exception
     try:
+        if importlib.util.find_spec("safetensors") is None:
+            return Exception
         from safetensors import SafetensorError as base
-    except ImportError:
+    except (ImportError, ValueError):
+        # A directory of that name, or a module that somebody put in its place.
         return Exception
     return base
 
