@@ -23,7 +23,14 @@ ALLOWED: dict[str, set[str]] = {
     # The kit names the format that it tests; tests alone name the kit.
     "tensafe-testkit": {"tensafe-format"},
 }
-FORBID_UNSAFE = {"tensafe-format", "tensafe-pickle", "tensafe-model", "tensafe", "tensafe-cli", "tensafe-testkit"}
+FORBID_UNSAFE = {
+    "tensafe-format",
+    "tensafe-pickle",
+    "tensafe-model",
+    "tensafe",
+    "tensafe-cli",
+    "tensafe-testkit",
+}
 
 
 def main() -> int:
