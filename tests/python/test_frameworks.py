@@ -63,6 +63,16 @@ def test_paddle_round_trips(tmp_path):
         return wide.numpy().astype(np.complex128)
 
     round_trips("paddle", tensors, to_numpy, tmp_path)
+    module = __import__("tensafe.paddle", fromlist=["_"])
+    viewed = module._view2paddle(tensafe.deserialize((tmp_path / "f").read_bytes()), "cpu")
+    assert viewed.keys() == tensors.keys()
+    for name, tensor in viewed.items():
+        assert tensor.dtype == tensors[name].dtype and np.array_equal(
+            to_numpy(tensor), to_numpy(tensors[name])
+        )
+    plain = {name: tensors[name] for name in ("float32", "int64", "bool")}
+    again = module._np2paddle(module._paddle2np(plain))
+    assert all(np.array_equal(to_numpy(again[name]), to_numpy(plain[name])) for name in plain)
     with pytest.raises(ValueError, match="non contiguous"):
         __import__("tensafe.paddle", fromlist=["_"]).save({"a": values.transpose([1, 0])})
 

@@ -109,6 +109,28 @@ def _getdtype(dtype_str: str) -> Any:
     return _TYPES[dtype_str]
 
 
+def _np2paddle(numpy_dict: dict[str, np.ndarray], device: Any = "cpu") -> dict[str, paddle.Tensor]:
+    return {name: paddle.to_tensor(array, place=_place(device)) for name, array in numpy_dict.items()}
+
+
+def _paddle2np(paddle_dict: dict[str, paddle.Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in paddle_dict.items()}
+
+
+def _view2paddle(safeview: Any, device: Any) -> dict[str, paddle.Tensor]:
+    """The result of ``deserialize`` as tensors."""
+    result = {}
+    for name, row in safeview:
+        _known(row["dtype"], name)
+        dtype, shape = _TYPES[row["dtype"]], list(row["shape"])
+        if 0 in shape:
+            result[name] = paddle.empty(shape, dtype=dtype)
+            continue
+        flat = paddle.to_tensor(np.frombuffer(row["data"], np.uint8), place=_place(device))
+        result[name] = flat.view(dtype).reshape(shape)
+    return result
+
+
 def _known(code: str, name: str) -> None:
     if code not in _TYPES:
         raise UnsupportedError(
