@@ -86,6 +86,76 @@ def test_programs_and_modules_run_with_it(tmp_path):
         assert done.returncode == 2 and done.stderr.startswith("usage: ")
 
 
+def test_a_script_imports_what_lies_beside_it(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "sibling.py").write_text("import safetensors.numpy as found\n")
+    (tmp_path / "scripts" / "program.py").write_text("import sibling; print(sibling.found.__name__)\n")
+    out = run("", "-m", "tensafe.compat", "scripts/program.py", cwd=tmp_path)
+    assert out == "tensafe.numpy\n"
+
+
+def test_a_script_ends_with_its_own_exit_code(tmp_path):
+    (tmp_path / "program.py").write_text("import sys; sys.exit(3)\n")
+    command = [sys.executable, "-m", "tensafe.compat", "program.py"]
+    assert subprocess.run(command, cwd=tmp_path).returncode == 3
+
+
+def test_modules_of_the_package_are_found_as_in_the_published_one():
+    run(
+        """
+        import importlib.metadata, importlib.util, pickle
+        import tensafe
+        tensafe.install_as_safetensors()
+        import safetensors, safetensors.flax
+        assert safetensors.numpy.save is tensafe.numpy.save and safetensors.flax.save is tensafe.flax.save
+        assert importlib.util.find_spec("safetensors").name == "safetensors"
+        assert importlib.util.find_spec("safetensors.torch").name == "safetensors.torch"
+        assert importlib.metadata.version("safetensors")
+        try:
+            import safetensors.nothing
+        except ModuleNotFoundError as error:
+            assert error.name == "safetensors.nothing"
+        else:
+            raise AssertionError("no error")
+        error = safetensors.SafetensorError("text")
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is tensafe.SafetensorError and str(again) == "text"
+        """
+    )
+
+
+def test_a_child_that_is_forked_has_it_too(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import multiprocessing, safetensors.numpy\n"
+        "def child(queue):\n"
+        "    import safetensors.numpy\n"
+        "    queue.put(safetensors.numpy.__name__)\n"
+        "context = multiprocessing.get_context('fork')\n"
+        "queue = context.Queue()\n"
+        "process = context.Process(target=child, args=(queue,))\n"
+        "process.start(); print(queue.get(timeout=60)); process.join()\n"
+    )
+    assert run("", "-m", "tensafe.compat", "program.py", cwd=tmp_path) == "tensafe.numpy\n"
+
+
+@pytest.mark.parametrize(
+    "stand_in", ["import types; module = types.ModuleType('safetensors')", "module = None"]
+)
+def test_tensafe_is_imported_whatever_stands_in_for_the_published_package(stand_in):
+    run(
+        f"""
+        import sys
+        {stand_in}
+        sys.modules["safetensors"] = module
+        import tensafe, tensafe.numpy
+        try:
+            tensafe.open(b"")
+        except tensafe.SafetensorError:
+            pass
+        """
+    )
+
+
 def test_prefetch_to_the_cpu_is_refused_as_callers_expect_and_ours_is_not(tmp_path):
     run(
         f"""

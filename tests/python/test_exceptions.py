@@ -116,16 +116,80 @@ def test_arguments_that_make_no_sense_are_named(path):
         assert str(error.value) == text
 
 
-def test_a_file_that_changes_while_it_is_read_is_an_error_and_one_that_is_replaced_is_not(path):
-    with tensafe.safe_open(path, "np", backend="pread") as file:
-        replacement = path.with_name("other")
-        tensafe.numpy.save_file({"b": np.zeros(3)}, replacement)
-        os.replace(replacement, path)
-        assert np.array_equal(file.get_tensor("a"), np.arange(1000))
-    with tensafe.safe_open(path, "np", backend="pread") as file:
-        os.truncate(path, path.stat().st_size - 8)
-        with pytest.raises(OSError, match="ends early|changed while it was open"):
-            file.get_tensor("b")
+def attempts(file):
+    return (lambda: file.get_tensor("a"), lambda: file.get_slice("a")[5:7], lambda: file.get_tensors())
+
+
+@pytest.mark.parametrize("keywords", [{"backend": "pread"}, {"owned": True}], ids=["pread", "owned"])
+def test_a_file_that_changes_while_it_is_open_is_an_error(path, keywords):
+    def rewrite():
+        with path.open("r+b") as file:
+            file.seek(200)
+            file.write(b"\xff" * 8)
+        # A clock of coarse ticks could give the time that the file had.
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+    def grow():
+        with path.open("ab") as file:
+            file.write(b"\xff" * 8)
+
+    for change, text in [
+        (rewrite, "changed while it was open"),
+        (grow, "changed while it was open: another length"),
+        (lambda: os.truncate(path, path.stat().st_size - 4), "ends early|changed while it was open"),
+        (lambda: os.truncate(path, 4), "ends early"),
+    ]:
+        tensafe.numpy.save_file({"a": np.arange(1000)}, path)
+        with tensafe.safe_open(path, "np", **keywords) as file:
+            change()
+            for attempt in attempts(file)[:1] if "length" not in text else attempts(file):
+                with pytest.raises(OSError, match=text) as error:
+                    attempt()
+                assert isinstance(error.value, tensafe.IoError) and error.value.path == str(path)
+
+
+def test_a_file_that_is_replaced_or_deleted_while_it_is_open_is_still_read(path, access):
+    for change in (
+        lambda: tensafe.numpy.save_file({"b": np.zeros(3)}, path),
+        lambda: os.unlink(path),
+    ):
+        tensafe.numpy.save_file({"a": np.arange(1000)}, path)
+        with tensafe.safe_open(path, "np", **access) as file:
+            change()
+            whole, part, tensors = (attempt() for attempt in attempts(file))
+        assert whole.sum() == 499_500 and part.tolist() == [5, 6] and tensors["a"].sum() == 499_500
+
+
+@pytest.mark.parametrize("size", [0, 7, 8, 20, 71, 100, -1, 1])
+def test_a_file_of_another_length_is_refused_when_it_is_opened(path, size, access):
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0" if size == 1 else whole[:size])
+    with pytest.raises(tensafe.FormatError) as error:
+        tensafe.safe_open(path, "np", **access)
+    assert error.value.rule is not None and error.value.path == str(path)
+    assert str(error.value).endswith(f"({error.value.rule})") and "\n" not in str(error.value)
+    with pytest.raises(tensafe.FormatError):
+        tensafe.numpy.load(path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "kind", ["FormatError", "UsageError", "TensorNotFoundError", "IoError", "MissingFileError"]
+)
+def test_an_error_that_was_raised_crosses_processes(kind, tmp_path, write_file):
+    raisers = {
+        "FormatError": lambda: tensafe.open(write_file({"a": entry("F32", [2], 0, 4)}, bytes(4))),
+        "UsageError": lambda: tensafe.open(tensafe.numpy.save({"a": np.zeros(2)}))["a"][5],
+        "TensorNotFoundError": lambda: tensafe.open(tensafe.numpy.save({}))["a"],
+        "IoError": lambda: tensafe.numpy.save_file({"a": np.zeros(1)}, tmp_path),
+        "MissingFileError": lambda: tensafe.open(tmp_path / "missing"),
+    }
+    with pytest.raises(tensafe.SafetensorError) as error:
+        raisers[kind]()
+    again = pickle.loads(pickle.dumps(error.value))
+    assert type(again) is type(error.value) is getattr(tensafe, kind) and str(again) == str(error.value)
+    names = ("tensor", "path", "rule") + (("errno", "filename") if isinstance(again, OSError) else ())
+    for name in names:
+        assert getattr(again, name) == getattr(error.value, name), name
 
 
 def test_what_is_not_a_dict_of_tensors_is_refused():

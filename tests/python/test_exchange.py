@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,34 +145,103 @@ def test_jax_files_are_exchanged_both_ways(tmp_path):
             assert loaded[name].dtype == array.dtype and jnp.array_equal(loaded[name], array)
 
 
-def test_signatures_begin_as_the_references():
+def test_every_dtype_of_jax_is_exchanged_both_ways(tmp_path):
+    jnp = pytest.importorskip("jax.numpy")
+    import safetensors.flax as theirs_flax
+    import tensafe.flax as ours_flax
+
+    names = "bool int8 uint8 int16 uint16 int32 uint32 float16 bfloat16 float32 complex64 float8_e4m3fn float8_e5m2"
+    names += " float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"
+    arrays = {name: jnp.arange(6).reshape(2, 3).astype(name) for name in names.split()}
+    arrays |= {"scalar": jnp.array(2.5), "empty": jnp.zeros((0, 3)), "日本": jnp.ones(1)}
+    expected = {name: np.asarray(array).tobytes() for name, array in arrays.items()}
+    ours_flax.save_file(arrays, tmp_path / "ours", {"k": "v"})
+    theirs_flax.save_file(dict(arrays), tmp_path / "theirs", {"k": "v"})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    loaded = ours_flax.load_file(tmp_path / "theirs")
+    assert {name: np.asarray(array).tobytes() for name, array in loaded.items()} == expected
+    assert all(loaded[name].dtype == array.dtype for name, array in arrays.items())
+    # The reference writes 8-bit floats of numpy and does not read them again (its issue 682).
+    arrays = {name: array for name, array in arrays.items() if not name.startswith("float8")}
+    ours_flax.save_file(arrays, tmp_path / "ours")
+    loaded = theirs_flax.load_file(tmp_path / "ours")
+    assert loaded.keys() == arrays.keys()
+    assert all(np.asarray(loaded[name]).tobytes() == expected[name] for name in arrays)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_torch_saves_of_a_generated_set_are_the_references_bytes(seed):
+    torch = pytest.importorskip("torch")
+    import safetensors.torch as theirs_torch
+    import tensafe.torch as ours_torch
+
+    generator, rng = torch.Generator().manual_seed(seed), random.Random(seed)
+    tensors = {}
+    for place in range(rng.randrange(12)):
+        dtype = rng.choice(list(ours_torch._TYPES.values()))
+        shape = [rng.choice([0, 1, 2, 5]) for _ in range(rng.randrange(3))]
+        raw = torch.randint(0, 2, [*shape, max(dtype.itemsize, 1)], dtype=torch.uint8, generator=generator)
+        name = rng.choice(["layer", "é", "a.b", ""]) + str(place)
+        tensors[name] = raw.bool() if dtype == torch.bool else raw.view(dtype)
+    metadata = rng.choice([None, {"format": "pt"}])
+    assert ours_torch.save(tensors, metadata) == theirs_torch.save(tensors, metadata)
+
+
+def _signatures(path: Path) -> dict[str, ast.arguments]:
+    """The functions of a module, by its text: what it needs may not be installed."""
+    tree = ast.parse(path.read_text())
+    return {node.name: node.args for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def _parameters(arguments: ast.arguments) -> tuple[list[tuple[str, str | None]], dict[str, str | None]]:
+    """Names and defaults: of those by position in their order, and of those by name."""
+    text = [None if default is None else ast.unparse(default) for default in arguments.defaults]
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    by_name = {
+        argument.arg: None if default is None else ast.unparse(default)
+        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    }
+    return list(zip(names, [None] * (len(names) - len(text)) + text, strict=True)), by_name
+
+
+@pytest.mark.parametrize("module", ["numpy", "torch", "flax", "tensorflow", "paddle", "mlx"])
+def test_signatures_begin_as_the_references(module):
+    expected = _signatures(Path(reference.__file__).with_name(f"{module}.py"))
+    found = _signatures(Path(tensafe.__file__).with_name(f"{module}.py"))
+    compared = 0
+    for name, arguments in expected.items():
+        if name not in found:
+            assert name.startswith("_"), f"tensafe.{module}.{name} is missing"
+            continue
+        by_place, by_name = _parameters(arguments)
+        our_places, our_names = _parameters(found[name])
+        if name.startswith("_"):
+            by_place, our_places = ([name for name, _ in places] for places in (by_place, our_places))
+        assert our_places[: len(by_place)] == by_place, (module, name)
+        assert by_name.items() <= our_names.items(), (module, name)
+        compared += not name.startswith("_")
+    assert compared >= 4
+
+
+@pytest.mark.parametrize(
+    "name", ["__init__", *"keys offset_keys metadata get_tensor get_tensors get_slice".split()]
+)
+def test_methods_of_safe_open_take_what_the_references_take(name):
     import inspect
 
-    torch = pytest.importorskip("torch")
-    assert torch
-    modules = ["numpy", "torch"] + (["flax"] if _has("jax") else [])
-    compared = 0
-    for module in modules:
-        for name, function in vars(__import__(f"safetensors.{module}", fromlist=["_"])).items():
-            if not inspect.isfunction(function) or function.__module__ != f"safetensors.{module}":
-                continue
-            own = getattr(__import__(f"tensafe.{module}", fromlist=["_"]), name, None)
-            if own is None:
-                assert name.startswith("_"), f"tensafe.{module}.{name} is missing"
-                continue
-            expected = list(inspect.signature(function).parameters.values())
-            found = inspect.signature(own).parameters
-            for place, parameter in enumerate(expected):
-                if parameter.kind is parameter.KEYWORD_ONLY:
-                    assert parameter.name in found, (module, name, parameter.name)
-                else:
-                    assert list(found)[place] == parameter.name, (module, name, parameter.name)
-                assert found[parameter.name].default == parameter.default, (module, name, parameter.name)
-            compared += 1
-    assert compared > 20
+    method = getattr(reference.safe_open, name)
+    if name == "__init__":
+        # The extension type says how it is called on the class.
+        method = reference.safe_open
+    expected = [p for p in inspect.signature(method).parameters.values() if p.name != "self"]
+    ours_here = tensafe.safe_open if name == "__init__" else getattr(tensafe.safe_open, name)
+    found = [p for p in inspect.signature(ours_here).parameters.values() if p.name != "self"]
+    for theirs_parameter, parameter in zip(expected, found, strict=False):
+        assert theirs_parameter.name == parameter.name and theirs_parameter.kind == parameter.kind
+    assert len(found) >= len(expected)
 
 
-def _has(name: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None
+def test_the_bytes_of_the_lowest_layer_are_taken_by_keyword():
+    data = reference.serialize(tensor_dict={}, metadata={"k": "v"})
+    assert tensafe.serialize(tensor_dict={}, metadata={"k": "v"}) == bytes(data)
+    assert tensafe.deserialize(bytes=bytes(data)) == []

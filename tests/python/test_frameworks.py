@@ -1,6 +1,8 @@
-"""TensorFlow, PaddlePaddle and MLX, each in an environment of its own: `pytest -k tensorflow`."""
+"""JAX, TensorFlow, PaddlePaddle and MLX, each in an environment of its own: `pytest -k tensorflow`."""
 
 from __future__ import annotations
+
+import gc
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tensafe.numpy
 
 def round_trips(framework, tensors, to_numpy, tmp_path):
     module = __import__(f"tensafe.{framework}", fromlist=["_"])
+    framework = {"tensorflow": "tf"}.get(framework, framework)
     kept = dict(tensors)
     module.save_file(tensors, tmp_path / "f", {"k": "v"})
     data = module.save(tensors, {"k": "v"})
@@ -37,6 +40,66 @@ def round_trips(framework, tensors, to_numpy, tmp_path):
             assert part.shape == wanted.shape and np.array_equal(part, wanted), index
 
 
+def every_access_agrees(framework, to_numpy, tmp_path):
+    """Tensors and parts of them by each access; they live on when file and handle are gone."""
+    values = np.arange(50, dtype=np.float32).reshape(10, 5)
+    arrays = {"a": values, "i": np.arange(7, dtype=np.int32), "s": np.array(2.5, np.float32)}
+    for keywords in ({}, {"io": "mmap"}, {"backend": "pread"}, {"owned": True}):
+        path = tmp_path / "f"
+        tensafe.numpy.save_file(arrays | {"e": np.zeros((0, 4), np.float32)}, path)
+        file = tensafe.safe_open(path, framework, **keywords)
+        indices = [
+            np.s_[2:4],
+            np.s_[:, 1],
+            np.s_[-1],
+            np.s_[3, 2],
+            np.s_[::3],
+            np.s_[..., -2:],
+            np.s_[-3:, ::2],
+        ]
+        indices += [np.s_[5:2], np.s_[10:10], np.s_[()]]
+        parts = [file.get_slice("a")[index] for index in indices]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        together = file.get_tensors()
+        meta = file.get_slice("a")
+        assert (meta.get_shape(), meta.get_dtype()) == ([10, 5], "F32")
+        with pytest.raises(
+            tensafe.UsageError, match=r"Error during slicing \[:20\] with shape \[10, 5\]: index 19"
+        ):
+            meta[:20]
+        del file, meta
+        path.unlink()
+        gc.collect()
+        for part, index in zip(parts, indices, strict=True):
+            assert to_numpy(part).shape == values[index].shape
+            assert np.array_equal(to_numpy(part), values[index]), (keywords, index)
+        for name, array in arrays.items():
+            for loaded in (tensors, together):
+                assert to_numpy(loaded[name]).shape == array.shape
+                assert np.array_equal(to_numpy(loaded[name]), array), (keywords, name)
+        assert to_numpy(tensors["e"]).shape == (0, 4)
+
+
+def test_jax_round_trips(tmp_path):
+    jnp = pytest.importorskip("jax.numpy", exc_type=ImportError)
+    names = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "bfloat16", "float32"]
+    names += [
+        "complex64",
+        "float8_e4m3fn",
+        "float8_e5m2",
+        "float8_e4m3fnuz",
+        "float8_e5m2fnuz",
+        "float4_e2m1fn",
+    ]
+    tensors = {name: jnp.array([[0, 1, 1, 0], [1, 0, 1, 1], [1, 1, 0, 1]]).astype(name) for name in names}
+    tensors |= {"scalar": jnp.array(2.5), "empty": jnp.zeros((0, 3))}
+    for framework in ("flax", "jax"):
+        round_trips(framework, tensors, lambda t: np.asarray(t).astype(np.complex128), tmp_path)
+    every_access_agrees("jax", np.asarray, tmp_path)
+    with pytest.raises(tensafe.UnsupportedError, match="int4"):
+        __import__("tensafe.flax", fromlist=["_"]).save({"a": jnp.zeros(4, "int4")})
+
+
 def test_tensorflow_round_trips(tmp_path):
     tf = pytest.importorskip("tensorflow", exc_type=ImportError)
     values = np.arange(12).reshape(3, 4)
@@ -44,7 +107,33 @@ def test_tensorflow_round_trips(tmp_path):
     names += ["float16", "bfloat16", "float32", "float64", "complex64"]
     tensors = {name: tf.cast(tf.constant(values), name) for name in names}
     tensors |= {"scalar": tf.constant(2.5), "empty": tf.zeros((0, 3))}
+    for name in ("float8_e4m3fn", "float8_e5m2"):
+        tensors[name] = tf.cast(tf.cast(values, "float32"), getattr(tf.dtypes.experimental, name))
     round_trips("tensorflow", tensors, lambda t: t.numpy().astype(np.complex128), tmp_path)
+    every_access_agrees("tensorflow", lambda t: t.numpy(), tmp_path)
+    module = __import__("tensafe.tensorflow", fromlist=["_"])
+    loaded = module.load(module.save({"v": tf.Variable([1.0, 2.0])}))
+    assert loaded["v"].numpy().tolist() == [1, 2]
+    with pytest.raises(tensafe.UnsupportedError, match="complex128"):
+        module.save({"a": tf.zeros(2, "complex128")})
+    with pytest.raises(ValueError):
+        module.save({"a": tf.constant("text")})
+    with pytest.raises(tensafe.SafetensorError, match="not supported for framework tf"):
+        tensafe.safe_open(tmp_path / "f", "tf", "cuda")
+
+
+def test_tensorflow_files_are_the_references(tmp_path):
+    tf = pytest.importorskip("tensorflow", exc_type=ImportError)
+    theirs = pytest.importorskip("safetensors.tensorflow")
+    ours = __import__("tensafe.tensorflow", fromlist=["_"])
+    tensors = {
+        name: tf.cast(tf.range(6), name) for name in ("bool", "int64", "float16", "bfloat16", "complex64")
+    }
+    assert ours.save(tensors, {"k": "v"}) == theirs.save(dict(tensors), {"k": "v"})
+    for loaded in (ours.load(theirs.save(dict(tensors))), theirs.load(ours.save(tensors))):
+        for name, tensor in tensors.items():
+            assert loaded[name].dtype == tensor.dtype
+            assert loaded[name].numpy().tobytes() == tensor.numpy().tobytes()
 
 
 def test_paddle_round_trips(tmp_path):
@@ -73,8 +162,27 @@ def test_paddle_round_trips(tmp_path):
     plain = {name: tensors[name] for name in ("float32", "int64", "bool")}
     again = module._np2paddle(module._paddle2np(plain))
     assert all(np.array_equal(to_numpy(again[name]), to_numpy(plain[name])) for name in plain)
+    every_access_agrees("paddle", lambda t: t.numpy() if 0 not in t.shape else np.zeros(t.shape), tmp_path)
+    unsigned = {f"uint{bits}": np.arange(3, dtype=f"uint{bits}") for bits in (16, 32, 64)}
+    module = __import__("tensafe.paddle", fromlist=["_"])
+    data = tensafe.numpy.save(unsigned)
+    assert module.save(module.load(data)) == data
+    with pytest.raises(tensafe.UnsupportedError, match="complex128"):
+        module.save({"a": paddle.zeros([2], "complex128")})
     with pytest.raises(ValueError, match="non contiguous"):
         __import__("tensafe.paddle", fromlist=["_"]).save({"a": values.transpose([1, 0])})
+
+
+def test_paddle_files_are_the_references(tmp_path):
+    paddle = pytest.importorskip("paddle", exc_type=ImportError)
+    theirs = pytest.importorskip("safetensors.paddle")
+    ours = __import__("tensafe.paddle", fromlist=["_"])
+    tensors = {
+        n: paddle.arange(6).astype(n) for n in ("bool", "uint8", "int64", "float16", "bfloat16", "float32")
+    }
+    assert ours.save(tensors, {"k": "v"}) == theirs.save(dict(tensors), {"k": "v"})
+    loaded = ours.load(theirs.save(dict(tensors)))
+    assert all(loaded[n].dtype == t.dtype and bool((loaded[n] == t).all()) for n, t in tensors.items())
 
 
 def test_mlx_round_trips(tmp_path):
@@ -89,3 +197,4 @@ def test_mlx_round_trips(tmp_path):
         return np.asarray(array.astype(mx.complex64)).astype(np.complex128)
 
     round_trips("mlx", tensors, to_numpy, tmp_path)
+    every_access_agrees("mlx", np.asarray, tmp_path)

@@ -160,3 +160,68 @@ def test_a_file_object_that_fails_is_an_error():
 
     with pytest.raises(OSError, match="cannot read the file object: OSError: the line is cut"):
         tensafe.open(Broken(bytes(100)))
+
+
+def test_a_temporary_file_that_has_no_path_opens(path):
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        file.write(path.read_bytes())
+        file.flush()
+        assert np.array_equal(tensafe.open(file)["a"].to_numpy(), A)
+        with tensafe._safe_open_handle(file, "np") as opened:
+            assert np.array_equal(opened.get_tensor("a"), A)
+    with open(bytes(path), "rb") as file:
+        assert tensafe.open(file).files == [str(path)]
+
+
+def test_a_file_object_is_read_from_its_start_in_pieces_of_any_size(path):
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, 7))
+
+    source = Slow(path.read_bytes())
+    source.seek(10)
+    model = tensafe.open(source)
+    assert np.array_equal(model["a"].to_numpy(), A) and model["a"][1:, 2].to_numpy().tolist() == [6, 10]
+    source.close()
+    with pytest.raises(OSError, match="closed file"):
+        model["b.weight"].to_numpy()
+
+
+def test_a_file_of_a_remote_file_system_opens(path):
+    fsspec = pytest.importorskip("fsspec")
+    system = fsspec.filesystem("memory")
+    system.pipe("/tensafe-test", path.read_bytes())
+    with system.open("/tensafe-test", "rb") as file:
+        assert np.array_equal(tensafe.open(file)["a"].to_numpy(), A)
+        with tensafe._safe_open_handle(file, "np") as opened:
+            assert np.array_equal(opened.get_slice("a")[1:], A[1:])
+    system.rm("/tensafe-test")
+
+
+def test_a_model_equals_itself_and_can_be_a_key(path):
+    model = tensafe.open(path)
+    assert model == model and {model: 1}[model] == 1
+    assert model != tensafe.open(path)
+
+
+def test_rows_of_a_tensor_are_iterated(path):
+    tensor = tensafe.open(path)["a"]
+    assert [row.to_numpy().tolist() for row in tensor] == A.tolist()
+    with pytest.raises(TypeError):
+        assert 3 in tensor
+    assert np.stack([np.asarray(row) for row in tensor]).shape == (3, 4)
+    model = tensafe.open(tensafe.numpy.save({"s": np.array(1)}))
+    with pytest.raises(TypeError, match="no dimensions"):
+        list(model["s"])
+
+
+def test_what_holds_no_file_is_refused(tmp_path):
+    for source in (3, None, [tmp_path]):
+        with pytest.raises(TypeError):
+            tensafe.open(source)
+    (tmp_path / "empty").touch()
+    for source in (b"", bytes(8), tmp_path / "empty", io.BytesIO()):
+        with pytest.raises(tensafe.FormatError):
+            tensafe.open(source)

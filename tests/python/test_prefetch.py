@@ -64,6 +64,11 @@ def test_rows_of_a_plan(path):
         ({"s": slice(0, 1)}, "0-d"),
         ({"a": 3}, "None or a slice"),
         ({"a": slice(0, 10)}, "out of range"),
+        ({"a": slice(-9, 2)}, "out of range"),
+        ({"a": slice(None, 2**70)}, "out of range"),
+        ({"a": slice(0.5, 2)}, "not integers"),
+        ({"a": slice("x", None)}, "not integers"),
+        ({"a": (0, 1)}, "None or a slice"),
         ({}, "selects no tensors"),
     ],
 )
@@ -128,3 +133,45 @@ def test_threads_share_a_loader(path):
         for thread in threads:
             thread.join()
     same(taken)
+
+
+def test_a_loader_takes_numbers_of_threads_and_devices_that_make_sense(path):
+    with tensafe.safe_open(path, "pt", backend="pread") as file:
+        for threads in (0, -1):
+            with pytest.raises(tensafe.UsageError, match="at least 1 thread"):
+                file.prefetch(threads=threads)
+        with pytest.raises(tensafe.SafetensorError, match="device foo is invalid"):
+            file.prefetch(device="foo")
+        same(dict(file.prefetch(device=torch.device("cpu"), threads=1)))
+        assert all(tensor.is_meta for _, tensor in file.prefetch(device="meta"))
+
+
+def test_what_goes_wrong_in_the_background_is_told_to_who_takes_the_tensor(path):
+    import os
+
+    with tensafe.safe_open(path, "pt", backend="pread") as file:
+        os.truncate(path, 16)
+        loader = file.prefetch()
+        with pytest.raises(OSError, match="ends early|changed while it was open"):
+            loader.take("a")
+        with pytest.raises(tensafe.SafetensorError, match="already delivered"):
+            loader.take("a")
+        with pytest.raises(OSError, match="ends early|changed while it was open"):
+            list(loader)
+
+
+def test_tensors_of_a_loader_own_their_memory(path):
+    file = tensafe.safe_open(path, "pt", io="mmap")
+    taken = file.prefetch().take("a")
+    taken.zero_()
+    assert torch.equal(file.get_tensor("a"), TENSORS["a"])
+
+
+def test_a_program_ends_while_a_loader_has_work(path):
+    import subprocess
+    import sys
+
+    program = (
+        f"import sys, tensafe; l = tensafe.safe_open({str(path)!r}, 'pt').prefetch(threads=1); sys.exit(3)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 3

@@ -71,6 +71,73 @@ def test_parts_are_those_of_numpy_by_every_access(data):
             assert part.shape == array[index].shape and np.array_equal(part, array[index])
 
 
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_torch_tensors_round_trip_to_the_bit(data):
+    torch = pytest.importorskip("torch")
+    import tensafe.torch
+
+    tensors = {}
+    for name in data.draw(st.lists(st.text("ab.é", max_size=4), unique=True, max_size=4)):
+        dtype = data.draw(st.sampled_from(list(tensafe.torch._TYPES.values())))
+        shape = data.draw(st.lists(st.integers(0, 4), max_size=3))
+        count = int(np.prod(shape, dtype=np.int64)) * max(dtype.itemsize, 1)
+        raw = torch.tensor(list(data.draw(st.binary(min_size=count, max_size=count))), dtype=torch.uint8)
+        raw = raw.reshape(*shape, max(dtype.itemsize, 1))
+        tensors[name] = (raw > 127) if dtype == torch.bool else raw.view(dtype)
+    saved = tensafe.torch.save(tensors)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "f"
+        tensafe.torch.save_file(tensors, path, durable=False)
+        assert path.read_bytes() == saved
+        loads = [
+            tensafe.torch.load(saved),
+            tensafe.torch.load_file(path),
+            tensafe.torch.load_file(path, owned=True),
+        ]
+    for loaded in loads:
+        assert loaded.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert (loaded[name].dtype, loaded[name].shape) == (tensor.dtype, tensor.shape)
+            if tensor.numel():
+                bits = (t.reshape(-1).view(torch.uint8) for t in (loaded[name], tensor))
+                assert torch.equal(*bits)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_parts_are_those_of_torch_wherever_their_bounds_are(data):
+    torch = pytest.importorskip("torch")
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=6))
+    array = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
+    bound = st.none() | st.integers(-20, 20)
+    ranges = st.builds(slice, bound, bound, st.none() | st.integers(1, 4))
+    index = tuple(data.draw(ranges) for _ in shape[: data.draw(st.integers(0, len(shape)))])
+    place = data.draw(st.none() | st.integers(0, len(index)))
+    if place is not None:
+        index = (*index[:place], ..., *index[place:])
+    expected = torch.from_numpy(array)[index]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "f"
+        tensafe.numpy.save_file({"a": array}, path, durable=False)
+        for io in ("mmap", "pread"):
+            with tensafe.safe_open(path, "pt", io=io) as file:
+                part = file.get_slice("a")[index]
+            assert part.shape == expected.shape and torch.equal(part, expected)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_integers_beyond_the_end_are_refused(data):
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4))
+    dimension = data.draw(st.integers(0, len(shape) - 1))
+    size = shape[dimension]
+    beyond = data.draw(st.integers(size, 2**62) | st.integers(-(2**62), -size - 1))
+    model = tensafe.open(tensafe.numpy.save({"a": np.zeros(shape)}))
+    with pytest.raises(tensafe.UsageError):
+        model["a"][(slice(None),) * dimension + (beyond,)]
+
+
 @given(st.binary(max_size=400))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_a_file_or_an_error_of_ours(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -188,3 +189,176 @@ print(field("VmHWM") - field("VmRSS"), field("RssAnon") - before)
     assert done.returncode == 0, done.stderr
     peak, kept = map(int, done.stdout.split())
     assert peak < 16 << 20 and kept < 16 << 20
+
+
+def test_links_are_followed_as_far_as_they_go(tmp_path):
+    target, first, second, loop = (tmp_path / name for name in ("target", "first", "second", "loop"))
+    first.symlink_to("second")
+    second.symlink_to("target")
+    loop.symlink_to("loop")
+    # A link whose target is not there yet makes it; then the target is replaced, not the links.
+    for name in ("a", "b"):
+        tensafe.numpy.save_file({name: np.zeros(2)}, first)
+        assert first.is_symlink() and second.is_symlink() and not target.is_symlink()
+        assert list(tensafe.open(target)) == [name]
+    with pytest.raises(OSError, match="links"):
+        tensafe.numpy.save_file({"a": np.zeros(2)}, loop)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "loop", "second", "target"]
+
+
+def test_a_disk_that_takes_no_more_is_an_error_and_the_old_file_stays(tmp_path):
+    resource = pytest.importorskip("resource")
+    assert resource
+    program = f"""
+import os, resource, signal, numpy as np, tensafe.numpy
+os.chdir({str(tmp_path)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+tensafe.numpy.save_file({{"a": np.arange(2)}}, "f")
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+for durable in (True, False):
+    try:
+        tensafe.numpy.save_file({{"a": np.zeros(1 << 20)}}, "f", durable=durable)
+    except OSError as error:
+        print(error.errno)
+print(os.listdir("."), tensafe.numpy.load_file("f")["a"].tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split("\n")[:3] == [str(errno.EFBIG), str(errno.EFBIG), "['f'] [0, 1]"], done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_devices_are_written_to_and_not_replaced():
+    tensafe.numpy.save_file({"a": np.zeros(1000)}, "/dev/null")
+    with pytest.raises(OSError) as error:
+        tensafe.numpy.save_file({"a": np.zeros(1000)}, "/dev/full")
+    assert error.value.errno == errno.ENOSPC
+    assert all(stat.S_ISCHR(os.stat(device).st_mode) for device in ("/dev/null", "/dev/full"))
+
+
+def test_an_interrupted_save_leaves_nothing(tmp_path):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    for provider, kind in [
+        (interrupted, KeyboardInterrupt),
+        (lambda: "text", TypeError),
+        (lambda: None, ValueError),
+    ]:
+        with pytest.raises(kind):
+            tensafe._tensafe.write(tmp_path / "f", [("a", "int8", [2], provider)])
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_of_a_device_are_asked_for_one_at_a_time_in_the_order_of_the_file(tmp_path):
+    asked = []
+
+    def provider(name, count):
+        def fetch():
+            asked.append(name)
+            return np.full(count, len(asked), np.uint8)
+
+        return fetch
+
+    tensors = [("c", "uint8", [3], provider("c", 3)), ("b", "float32", [1], np.ones(4, np.uint8))]
+    tensors += [("a", "uint8", [2], provider("a", 2)), ("d", "int64", [1], provider("d", 8))]
+    tensafe._tensafe.write(tmp_path / "f", tensors)
+    assert asked == ["d", "a", "c"]
+    with tensafe.safe_open(tmp_path / "f", "np") as file:
+        assert file.offset_keys() == ["d", "b", "a", "c"]
+        assert file.get_tensor("a").tolist() == [2, 2] and file.get_tensor("c").tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_saving_to_a_path_that_cannot_be_is_an_error(durable, tmp_path):
+    (tmp_path / "file").touch()
+    for path, kind in [
+        (tmp_path / "missing" / "f", FileNotFoundError),
+        (tmp_path / "file" / "f", OSError),
+        (tmp_path, OSError),
+        ("", OSError),
+        (str(tmp_path / "new") + "/", OSError),
+        (str(tmp_path / "a\0b"), (OSError, ValueError)),
+    ]:
+        with pytest.raises(kind):
+            tensafe.numpy.save_file({"a": np.zeros(2)}, path, durable=durable)
+        assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_cannot_be_written_to_is_an_error(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        tensafe.numpy.save_file({"a": np.zeros(2)}, tmp_path / "f")
+
+
+def test_a_relative_path_is_of_the_current_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tensafe.numpy.save_file({"a": np.zeros(2)}, "f")
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_specs_whose_memory_has_another_size_are_refused():
+    def spec(**keywords):
+        return {
+            "a": tensafe.TensorSpec(
+                **{"dtype": "int8", "shape": [2], "data_ptr": 0, "data_len": 2} | keywords
+            )
+        }
+
+    for keywords in ({}, {"data_len": 0}, {"shape": [2**62, 2**62]}):
+        with pytest.raises(tensafe.SafetensorError):
+            tensafe.serialize(spec(**keywords))
+    with pytest.raises(ValueError):
+        spec(dtype="float4_e2m1fn_x2", shape=[])
+    with pytest.raises(OverflowError):
+        spec(shape=[-1])
+    with pytest.raises(TypeError):
+        tensafe.serialize({"a": {"dtype": "int8"}})
+
+
+def test_sizes_are_compared_before_memory_is_reserved():
+    spec = tensafe.TensorSpec(dtype="int8", shape=[2**50], data_ptr=0, data_len=0)
+    with pytest.raises(tensafe.SafetensorError, match="buffer of 0 bytes"):
+        tensafe.serialize({"a": spec})
+
+
+def test_tensors_that_cannot_be_saved_are_refused():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("tensafe.torch")
+
+    x = torch.arange(12.0).reshape(3, 4)
+    for tensors, kind in [
+        ({"a": x, "b": x}, RuntimeError),
+        ({"a": x[:2], "b": x[1:]}, RuntimeError),
+        ({"a": x.T}, ValueError),
+        ({"a": x[:, :2]}, ValueError),
+        ({"a": x.to_sparse()}, ValueError),
+        ({"a": x.to("meta")}, NotImplementedError),
+        ({"a": torch.zeros(2, dtype=torch.complex32)}, NotImplementedError),
+        ({1: x}, TypeError),
+        ({"a": [1.0]}, ValueError),
+        ([x], ValueError),
+    ]:
+        with pytest.raises(kind):
+            tensafe.torch.save(tensors)
+    # Parts of one storage that do not overlap are stored apart.
+    loaded = tensafe.torch.load(tensafe.torch.save({"a": x[:1], "b": x[1:], "p": torch.nn.Parameter(x + 1)}))
+    assert (
+        torch.equal(loaded["a"], x[:1])
+        and torch.equal(loaded["b"], x[1:])
+        and torch.equal(loaded["p"], x + 1)
+    )
+    assert not loaded["p"].requires_grad
+
+
+@pytest.mark.parametrize("dtype", ["U1", "O", "M8[s]", "V4", "longdouble", "complex128", "f4,i4"])
+def test_arrays_that_have_no_dtype_are_refused(dtype):
+    with pytest.raises(tensafe.UnsupportedError, match="tensor `a`: numpy .* has no safetensors dtype"):
+        tensafe.numpy.save({"a": np.zeros(2, dtype)})
+
+
+def test_names_that_are_no_text_are_refused():
+    with pytest.raises(TypeError):
+        tensafe.numpy.save({1: np.zeros(2)})
+    with pytest.raises(UnicodeEncodeError):
+        tensafe.numpy.save({"\ud800": np.zeros(2)})

@@ -44,15 +44,18 @@ pub(crate) fn to_bytes<'py>(
     let (specs, data): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
     let layout =
         Layout::new(specs.iter().cloned(), metadata, &LayoutOptions::with_align(align)).map_err(format)?;
+    // Before memory is taken: a shape may be a lie about data that is not there.
+    for (place, (spec, data)) in specs.iter().zip(&data).enumerate() {
+        let range = layout.file_range(place).unwrap_or_default();
+        check_size(&spec.name, data.len() as u64, range.end - range.start)?;
+    }
     let len = usize::try_from(layout.file_bytes())?;
     PyBytes::new_with(py, len, |out| {
         py.detach(|| {
             let (header, mut rest) = out.split_at_mut(layout.header_bytes().len());
             header.copy_from_slice(layout.header_bytes());
             for place in layout.order() {
-                let (spec, data) = (&specs[*place], data[*place]);
-                let range = layout.file_range(*place).unwrap_or_default();
-                check_size(&spec.name, data.len() as u64, range.end - range.start)?;
+                let data = data[*place];
                 let (tensor, after) = rest.split_at_mut(data.len());
                 tensor.copy_from_slice(data);
                 rest = after;

@@ -91,6 +91,12 @@ class Tensor:
             array = array.astype(dtype, copy=False)
         return array.copy() if copy else array
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[row] for row in range(len(self)))
+
+    # Else `in` would compare its operand with rows, of which it is none.
+    __contains__ = None
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("a tensor of no dimensions has no length")
@@ -126,6 +132,10 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._checkpoint()
+
+    # Tensors have no values to compare before they are read: a model equals itself.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     @property
     def metadata(self) -> dict[str, str]:

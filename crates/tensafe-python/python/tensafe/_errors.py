@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno as _errno
 import importlib.util
+from typing import Any
 
 
 def _reference_error() -> type[Exception]:
@@ -63,6 +64,10 @@ class IoError(SafetensorError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # OSError keeps these two beside its attributes, and drops them when it is pickled.
+        return type(self), self.args, {**self.__dict__, "errno": self.errno, "filename": self.filename}
 
 
 class MissingFileError(IoError, FileNotFoundError):

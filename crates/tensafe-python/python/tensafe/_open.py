@@ -28,8 +28,9 @@ def checkpoint_of_handle(handle: Any, io: str, lenient: bool | None) -> Checkpoi
         same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
     except (AttributeError, OSError, TypeError, ValueError):
         same = False
-    if same:
-        return checkpoint_of_path(name, io, lenient)
+    # A file without a path, such as a temporary one, has a number for a name.
+    if same and not isinstance(name, int):
+        return checkpoint_of_path(os.fsdecode(name), io, lenient)  # type: ignore[arg-type]
     if isinstance(name, str) and not hasattr(handle, "readinto") and os.path.isfile(name):
         return checkpoint_of_path(name, io, lenient)
     return Checkpoint.from_reader(handle, lenient=_options.lenient(lenient))

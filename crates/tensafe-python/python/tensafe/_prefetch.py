@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from ._errors import SafetensorError, UnsupportedError, UsageError
@@ -133,7 +134,10 @@ def _row_slice(name: str, part: Any, shape: list[int]) -> slice:
     if part.step not in (None, 1):
         raise UsageError(f"tensor {name}: a plan's slice has step 1, got {part.step}")
     size = shape[0]
-    bounds = [default if bound is None else bound for bound, default in ((part.start, 0), (part.stop, size))]
+    try:
+        bounds = [d if bound is None else index(bound) for bound, d in ((part.start, 0), (part.stop, size))]
+    except TypeError:
+        raise UsageError(f"tensor {name}: the bounds of {part} are not integers") from None
     start, stop = (bound + size if bound < 0 else bound for bound in bounds)
     if not 0 <= start <= size or not 0 <= stop <= size:
         raise UsageError(f"tensor {name}: rows {part.start}:{part.stop} are out of range, it has {size}")

@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
+import os
 import runpy
 import sys
 import warnings
@@ -86,6 +87,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         _, _, tail = spec.name.partition(".")
+        if tail in ("flax", "jax", "mlx", "paddle", "tensorflow"):
+            # Their counterparts import it: callers find it in the package.
+            importlib.import_module("safetensors.numpy")
         if tail in _SUBMODULES:
             return importlib.import_module(f"tensafe.{tail}")
         return sys.modules["safetensors"] if tail else _surface()
@@ -151,6 +155,8 @@ def _main(arguments: list[str]) -> None:
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = arguments
+        # As `python script.py` has it: the script imports what lies beside it.
+        sys.path[0] = os.path.dirname(os.path.realpath(arguments[0]))
         runpy.run_path(arguments[0], run_name="__main__")
 
 

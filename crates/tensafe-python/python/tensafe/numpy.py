@@ -154,7 +154,11 @@ def _array(code: str, shape: Any, memory: Any, offset: int = 0) -> np.ndarray:
             np.frombuffer(memory, np.uint8, count * bits // 8, offset) if count else np.empty(0, np.uint8)
         )
         return _unpack(packed, bits).view(_dtype(code)).reshape(shape)
-    return np.ndarray(shape, _dtype(code), memory, offset)
+    try:
+        return np.ndarray(shape, _dtype(code), memory, offset)
+    except ValueError as error:
+        # More dimensions, or larger ones, than numpy has.
+        raise UnsupportedError(f"numpy cannot hold a tensor of shape {list(shape)}: {error}") from None
 
 
 def _get(checkpoint: Checkpoint, name: str, device: Any) -> np.ndarray:

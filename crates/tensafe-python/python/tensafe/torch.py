@@ -380,7 +380,9 @@ def _view2torch(safeview: Any) -> dict[str, torch.Tensor]:
         if dtype in _PACKED:
             shape = _packed_shape(shape, name)
         data = row["data"]
-        tensor = torch.frombuffer(data, dtype=dtype) if len(data) else torch.empty(0, dtype=dtype)
+        tensor = (
+            torch.frombuffer(data, dtype=dtype) if len(data) else torch.empty(0, dtype=dtype, device="cpu")
+        )
         result[name] = _native(tensor.reshape(shape))
     return result
 
