@@ -92,6 +92,10 @@ impl Source for FileSource {
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
     }
+
+    fn as_file(&self) -> Option<(&File, u64)> {
+        Some((&self.file, 0))
+    }
 }
 
 fn identity(metadata: &Metadata) -> Identity {

@@ -24,6 +24,7 @@
 
 mod arena;
 mod buffer;
+mod copy;
 mod error;
 mod file;
 mod filesystem;
@@ -36,6 +37,7 @@ mod source;
 mod tensor_file;
 
 pub use buffer::Buffer;
+pub use copy::{COPY_BYTES, copy_range};
 pub use error::{Chain, Error, ErrorKind};
 pub use file::FileSource;
 pub use filesystem::FileSystem;

@@ -187,6 +187,10 @@ impl Sink for FileSink {
         }
         Ok(())
     }
+
+    fn as_file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
 }
 
 impl Drop for FileSink {
