@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "tensafe-container": {"tensafe-io"},
     # The pickle machine knows nothing of files or tensors.
     "tensafe-pickle": set(),
-    "tensafe-model": {"tensafe-format", "tensafe-io"},
+    "tensafe-model": {"tensafe-format", "tensafe-io", "tensafe-container", "tensafe-pickle"},
     "tensafe": {"tensafe-format", "tensafe-io", "tensafe-model"},
     "tensafe-cli": {"tensafe"},
     # The console script of the wheel is the program of tensafe-cli.

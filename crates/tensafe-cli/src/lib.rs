@@ -1,4 +1,4 @@
-//! The command line of tensafe: `tensafe PATH`, `tensafe inspect`, `tensafe verify`.
+//! The command line of tensafe: `tensafe PATH`, `tensafe convert`, `tensafe inspect`, `tensafe verify`.
 //!
 //! [`run`] is the whole program; the binary and the Python package's console script call it. This
 //! crate translates: arguments to calls of the library, results to text or JSON.
@@ -41,6 +41,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     let settings = output::Settings::new(&cli.shared);
     let outcome = match cli.command {
         Some(command) if cli.paths.is_empty() => match command {
+            Command::Convert(args) => commands::convert::run(&args),
             Command::Inspect(args) => commands::inspect::run(&args),
             Command::Verify(args) => commands::verify::run(&args),
             Command::Completions(args) => commands::completions::run(&args),

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The request makes no sense: correct the call.
     Usage,
+    /// The caller asked for an end before it was done.
+    Cancelled,
 }
 
 /// What went wrong with which file.

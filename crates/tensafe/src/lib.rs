@@ -27,7 +27,8 @@
 //! adds the two functions above. Use those crates directly for less: `tensafe-format` is `no_std`.
 //!
 //! # What this crate does not do
-//! It does not compute: tensors are bytes with a dtype and a shape. It does not read pickles.
+//! It does not compute: tensors are bytes with a dtype and a shape. It does not execute pickles:
+//! [`convert()`] and [`load`] read what they hold, and refuse what they would import.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -42,12 +43,14 @@ pub use tensafe_format::{
 pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{
     Access, Buffer, Chain, FileSink, FileSource, FileSystem, Identity, Latency, MapPermit, MemorySink,
-    MemorySource, OpenOptions, ReplaceOptions, Sink, Source, SourceInfo, TensorFile, read_parallel,
-    write_file, write_parallel,
+    MemorySource, OpenOptions, ReplaceOptions, Sink, Source, SourceInfo, TensorFile, copy_range,
+    read_parallel, write_file, write_parallel,
 };
 pub use tensafe_model::{
-    Checkpoint, Error, ErrorKind, FileReport, Finding, Level, Located, Node, Report, Segment, SegmentKind,
-    Totals, Tree, Verdict, VerifyOptions, foreign_format, locate, natural_cmp, verify, verify_files,
+    Checkpoint, Conversion, ConvertOptions, Error, ErrorKind, FileReport, Finding, FoundValue, Level,
+    Located, Node, OnProgress, Pickled, PickledOptions, PlannedFile, PlannedTensor, Progress, REPORT_SCHEMA,
+    Report, SeenSymbol, Segment, SegmentKind, Totals, Tree, Verdict, VerifyOptions, convert, foreign_format,
+    load, locate, natural_cmp, parse_size, sidecar, verify, verify_files,
 };
 
 /// Opens a model: a file, a directory, or an index of shards. Strict, by positioned reads.
