@@ -158,10 +158,53 @@ impl Error {
         }
     }
 
+    /// The standard library's name for the operating system's refusal.
+    #[must_use]
+    pub fn os_kind(&self) -> Option<io::ErrorKind> {
+        match &*self.0 {
+            Detail::Os { source, .. } | Detail::Missing { source, .. } | Detail::Memory { source, .. } => {
+                Some(source.kind())
+            }
+            _ => None,
+        }
+    }
+
     /// The whole text: this level and those below it.
     #[must_use]
     pub fn chain(&self) -> Chain<'_> {
         Chain(self)
+    }
+}
+
+/// Refusals of our own that the operating system has a number for: they carry it where it is known.
+pub(crate) mod refusal {
+    use std::io;
+
+    #[cfg(unix)]
+    use rustix::io::Errno;
+
+    #[cold]
+    pub(crate) fn is_a_directory() -> io::Error {
+        #[cfg(unix)]
+        return Errno::ISDIR.into();
+        #[cfg(not(unix))]
+        return io::ErrorKind::IsADirectory.into();
+    }
+
+    #[cold]
+    pub(crate) fn exists() -> io::Error {
+        #[cfg(unix)]
+        return Errno::EXIST.into();
+        #[cfg(not(unix))]
+        return io::ErrorKind::AlreadyExists.into();
+    }
+
+    #[cold]
+    pub(crate) fn too_many_links() -> io::Error {
+        #[cfg(unix)]
+        return Errno::LOOP.into();
+        #[cfg(not(unix))]
+        return io::Error::other("too many symbolic links");
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Error, FileSystem, Identity, Latency, Source, SourceInfo};
+use crate::{Error, FileSystem, Identity, Latency, Source, SourceInfo, error::refusal};
 
 /// An open file as a [`Source`]. A file that was replaced by another of the same name goes on
 /// being read; one that is changed in place is noticed by its [`Identity`].
@@ -39,7 +39,7 @@ impl FileSource {
         let path = path.into();
         let metadata = file.metadata().map_err(|e| Error::os("read the length", Some(&path), e))?;
         if metadata.is_dir() {
-            return Err(Error::os("read", Some(&path), io::Error::from(io::ErrorKind::IsADirectory)));
+            return Err(Error::os("read", Some(&path), refusal::is_a_directory()));
         }
         let file_system = FileSystem::of(&file);
         Ok(Self { len: metadata.len(), file, path, file_system })
