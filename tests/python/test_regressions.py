@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
 import sys
 
 import numpy as np
@@ -49,3 +50,57 @@ def test_a_path_with_a_nul_byte_is_a_value_error():
     for attempt in (tensafe.open, lambda p: tensafe.numpy.save_file({"a": np.zeros(1)}, p)):
         with pytest.raises(ValueError, match="NUL"):
             attempt("a\0b")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    "load",
+    [
+        "f.load_file(path, backend='pread')",
+        "f.load_file(path, owned=True)",
+        "f.load(open(path, 'rb').read())",
+        "f.load(bytearray(open(path, 'rb').read()))",
+        "getattr(tensafe.open(open(path, 'rb').read(), owned=True), 'to_' + framework)()",
+    ],
+)
+def test_memory_is_given_back_with_each_tensor(tmp_path, framework, load):
+    pytest.importorskip(framework)
+    size, count = 8 << 20, 12
+    tensafe.numpy.save_file(
+        {str(i): np.full(size, i, np.uint8) for i in range(count)}, tmp_path / "f", durable=False
+    )
+    program = f"""
+import importlib, tensafe, tensafe.{framework} as f
+framework, path = {framework!r}, {str(tmp_path / "f")!r}
+def anonymous():
+    for line in open("/proc/self/status"):
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+before = anonymous()
+tensors = {load}
+held = [anonymous() - before]
+while len(tensors) > 1:
+    tensors.popitem()
+    held.append(anonymous() - before)
+(last,) = tensors.values()
+assert int(last.sum()) == int(last[0]) * {size}
+print(held)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    held = eval(done.stdout)
+    assert held[0] > (count - 1) * size and held[-1] < 3 * size, held
+    assert held[count // 2] < (count // 2 + 2) * size, held
+
+
+@pytest.mark.parametrize("keywords", [{"backend": "pread"}, {"owned": True}], ids=["pread", "owned"])
+def test_small_tensors_share_memory_and_large_ones_do_not(tmp_path, keywords):
+    arrays = {f"small{i}": np.arange(i, i + 7, dtype=np.int32) for i in range(5000)}
+    arrays["large"] = np.arange(1 << 20)
+    tensafe.numpy.save_file(arrays, tmp_path / "f", durable=False)
+    loaded = tensafe.numpy.load_file(tmp_path / "f", **keywords)
+    assert all(np.array_equal(loaded[name], array) for name, array in arrays.items())
+    pieces = {id(array.base): len(array.base) for array in loaded.values()}
+    assert 2 <= len(pieces) <= 10 and len(loaded["large"].base) == 8 << 20
+    assert all(array.flags.aligned and array.flags.writeable for array in loaded.values())
