@@ -104,3 +104,32 @@ def test_small_tensors_share_memory_and_large_ones_do_not(tmp_path, keywords):
     pieces = {id(array.base): len(array.base) for array in loaded.values()}
     assert 2 <= len(pieces) <= 10 and len(loaded["large"].base) == 8 << 20
     assert all(array.flags.aligned and array.flags.writeable for array in loaded.values())
+
+
+HUGE = (1 << 63, 1 << 64, 10**30)
+
+
+def test_bounds_of_any_size_mean_what_they_mean_for_lists(tmp_path):
+    array = np.arange(50).reshape(10, 5)
+    tensafe.numpy.save_file({"a": array}, tmp_path / "f")
+    with tensafe.safe_open(tmp_path / "f", "np") as file:
+        part = file.get_slice("a")
+        for huge in HUGE:
+            assert np.array_equal(part[-huge:3], array[-huge:3])
+            assert np.array_equal(part[2::huge], array[2::huge])
+            assert part[: -huge].shape == (0, 5)
+            for index in (np.s_[:huge], np.s_[huge:], np.s_[2, :huge], np.s_[huge], np.s_[..., -huge]):
+                with pytest.raises(tensafe.UsageError):
+                    part[index]
+            with pytest.raises(tensafe.UsageError, match=f"Invalid index {huge} for dimension 1 of size 5"):
+                part[0, huge]
+            with pytest.raises(tensafe.UsageError, match=f"must be a positive integer, got -{huge}"):
+                part[::-huge]
+    pytest.importorskip("torch")
+    with tensafe.safe_open(tmp_path / "f", "pt") as file:
+        part = file.get_slice("a")
+        for huge in HUGE:
+            for index in (np.s_[:huge], np.s_[8:huge], np.s_[huge:], np.s_[1, -huge:huge], np.s_[::huge]):
+                assert np.array_equal(part[index].numpy(), array[index])
+            with pytest.raises(tensafe.UsageError, match=f"Invalid index {huge}"):
+                part[huge]
