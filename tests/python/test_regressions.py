@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import socket
 import subprocess
@@ -133,3 +134,34 @@ def test_bounds_of_any_size_mean_what_they_mean_for_lists(tmp_path):
                 assert np.array_equal(part[index].numpy(), array[index])
             with pytest.raises(tensafe.UsageError, match=f"Invalid index {huge}"):
                 part[huge]
+
+
+class Reading(io.BytesIO):
+    """A file object whose `read` returns what `made` makes of the bytes."""
+
+    def __init__(self, data, made):
+        super().__init__(data)
+        self.made = made
+
+    def read(self, size=-1):
+        return self.made(super().read(size))
+
+
+def test_file_objects_may_return_any_contiguous_buffer():
+    array = np.arange(100_000)
+    data = tensafe.numpy.save({"a": array})
+    for made in (
+        bytes,
+        bytearray,
+        memoryview,
+        lambda read: np.frombuffer(read, np.uint8),
+        lambda read: memoryview(bytearray(read)).cast("b"),
+    ):
+        assert np.array_equal(tensafe.open(Reading(data, made))["a"].to_numpy(), array)
+    for made, text in (
+        (lambda read: read.decode("latin-1"), "str"),
+        (lambda read: memoryview(read + read)[::2], "contiguous"),
+        (lambda read: None, "NoneType"),
+    ):
+        with pytest.raises(tensafe.IoError, match=text):
+            tensafe.open(Reading(data, made))
