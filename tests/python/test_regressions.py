@@ -165,3 +165,9 @@ def test_file_objects_may_return_any_contiguous_buffer():
     ):
         with pytest.raises(tensafe.IoError, match=text):
             tensafe.open(Reading(data, made))
+
+
+def test_a_packed_dimension_that_overflows_is_told_from_one_that_is_missing():
+    for shape, text in (([], "needs at least one dimension"), ([2, 1 << 63], "more than 2\\^64 - 1 elements")):
+        with pytest.raises(ValueError, match=text):
+            tensafe.TensorSpec(dtype="float4_e2m1fn_x2", shape=shape, data_ptr=0, data_len=0)
