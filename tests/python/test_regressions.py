@@ -171,3 +171,13 @@ def test_a_packed_dimension_that_overflows_is_told_from_one_that_is_missing():
     for shape, text in (([], "needs at least one dimension"), ([2, 1 << 63], "more than 2\\^64 - 1 elements")):
         with pytest.raises(ValueError, match=text):
             tensafe.TensorSpec(dtype="float4_e2m1fn_x2", shape=shape, data_ptr=0, data_len=0)
+
+
+def test_a_masked_array_does_not_lose_its_mask_silently(tmp_path):
+    masked = np.ma.masked_array(np.arange(4), [False, True, False, False])
+    for save in (tensafe.numpy.save, lambda arrays: tensafe.numpy.save_file(arrays, tmp_path / "f")):
+        for array in (masked, np.ma.masked):
+            with pytest.raises(TypeError, match=r"tensor `m`: .*\.filled\(.*\.mask"):
+                save({"m": array})
+    loaded = tensafe.numpy.load(tensafe.numpy.save({"d": masked.data, "m": masked.mask}))
+    assert np.array_equal(np.ma.masked_array(loaded["d"], loaded["m"]), masked)

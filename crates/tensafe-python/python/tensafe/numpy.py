@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ._errors import UnsupportedError
+from ._errors import UnsupportedError, UsageTypeError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
 from ._tensafe import DTYPES, Checkpoint, write
@@ -90,6 +90,11 @@ def _entries(tensor_dict: dict[str, np.ndarray]) -> list[tuple[str, str, tuple[i
     for name, value in tensor_dict.items():
         if not isinstance(value, (np.ndarray, np.generic)):
             raise ValueError(f"Key `{name}` is invalid, expected np.ndarray but received {type(value)}")
+        if isinstance(value, np.ma.MaskedArray):
+            raise UsageTypeError(
+                f"tensor `{name}`: a masked array would lose its mask; save .filled(...) of it, or its .data"
+                " and its .mask as tensors of their own"
+            )
         array = np.asarray(value)
         code = _CODES.get(array.dtype.name)
         if code is None:
