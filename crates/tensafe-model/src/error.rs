@@ -126,6 +126,16 @@ impl Error {
         }
     }
 
+    /// The file or the directory, where one is to blame.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &*self.0 {
+            Detail::File(source) => source.path(),
+            Detail::Index { path, .. } | Detail::NoWeights { path } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The whole text: this level and those below it.
     #[must_use]
     pub fn chain(&self) -> Chain<'_> {

@@ -42,7 +42,7 @@ pub use tensafe_format::{
 };
 pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{
-    Access, Buffer, Chain, FileSink, FileSource, FileSystem, Identity, Latency, MapPermit, MemorySink,
+    Access, Buffer, Chain, FileSink, FileSource, FileSystem, Group, Identity, Latency, MapPermit, MemorySink,
     MemorySource, OpenOptions, ReplaceOptions, Sink, Source, SourceInfo, TensorFile, copy_range,
     read_parallel, write_file, write_parallel,
 };

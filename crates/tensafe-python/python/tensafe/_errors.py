@@ -47,6 +47,10 @@ class UsageError(SafetensorError, ValueError):
     """The request makes no sense: correct the call."""
 
 
+class UsageTypeError(UsageError, TypeError):
+    """The request holds something of a type that makes no sense."""
+
+
 class UnsupportedError(SafetensorError, NotImplementedError):
     """The framework or the platform cannot do it; the text says what to do instead."""
 

@@ -1,7 +1,8 @@
 """safetensors for numpy.
 
-Loading is zero-copy: arrays are views of the file's mapping, or of one read. They are writable; what
-is written to a mapping stays in this process. The dtypes that numpy lacks come from ``ml_dtypes``.
+Loading is zero-copy: arrays are views of the file's mapping, or of memory that the file was read into,
+which a large array has for itself and small ones share. They are writable; what is written to a mapping
+stays in this process. The dtypes that numpy lacks come from ``ml_dtypes``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ._errors import UnsupportedError
+from ._errors import UnsupportedError, UsageTypeError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
 from ._tensafe import DTYPES, Checkpoint, write
@@ -62,7 +63,7 @@ def save_file(
 
 
 def load(data: Any, *, lenient: bool | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a file's bytes: any object with a buffer. The bytes are copied once."""
+    """The arrays of a file's bytes: any object with a buffer. Each array's bytes are copied once."""
     return _get_all(checkpoint_of_buffer(data, lenient), "cpu")
 
 
@@ -89,6 +90,11 @@ def _entries(tensor_dict: dict[str, np.ndarray]) -> list[tuple[str, str, tuple[i
     for name, value in tensor_dict.items():
         if not isinstance(value, (np.ndarray, np.generic)):
             raise ValueError(f"Key `{name}` is invalid, expected np.ndarray but received {type(value)}")
+        if isinstance(value, np.ma.MaskedArray):
+            raise UsageTypeError(
+                f"tensor `{name}`: a masked array would lose its mask; save .filled(...) of it, or its .data"
+                " and its .mask as tensors of their own"
+            )
         array = np.asarray(value)
         code = _CODES.get(array.dtype.name)
         if code is None:
@@ -167,10 +173,9 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> np.ndarray:
 
 
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, np.ndarray]:
-    data = [checkpoint.data(place) for place in range(len(checkpoint.files()))]
     arrays = {
-        name: _array(code, shape, data[file], begin)
-        for name, code, shape, file, begin, _ in checkpoint.infos()
+        name: _array(code, shape, memory, begin)
+        for name, code, shape, memory, begin in checkpoint.memories()
     }
     if not checkpoint.is_aligned():
         arrays = {name: a if a.flags.aligned else a.copy() for name, a in arrays.items()}

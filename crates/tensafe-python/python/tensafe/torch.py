@@ -1,7 +1,8 @@
 """safetensors for PyTorch.
 
 Loading is zero-copy on the CPU: all tensors of a file come out of one call, as views of the file's
-mapping or of one read. They are writable; what is written to a mapping stays in this process.
+mapping, or of memory that the file was read into, which a large tensor has for itself and small ones
+share. They are writable; what is written to a mapping stays in this process.
 Saving refuses tensors that share memory, as the format has no way to say so: ``save_model`` keeps
 one name of each.
 """
@@ -77,7 +78,7 @@ def save_file(
 
 
 def load(data: Any, *, lenient: bool | None = None) -> dict[str, torch.Tensor]:
-    """The tensors of a file's bytes: any object with a buffer. The bytes are copied once."""
+    """The tensors of a file's bytes: any object with a buffer. Each tensor's bytes are copied once."""
     return _get_all(checkpoint_of_buffer(data, lenient), "cpu")
 
 
