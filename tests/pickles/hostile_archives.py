@@ -68,6 +68,7 @@ def cases() -> None:
     zips()
     torch_files()
     polyglots()
+    truncated()
     text()
 
 
@@ -667,13 +668,10 @@ def zips() -> None:
         archive([Member("archive/data.pkl", PAYLOAD, DEFLATED, packed=deflate_cut(PAYLOAD))]),
         "deflate that is cut behind the payload",
     )
-    bomb = deflate_bomb()
     case(
         "deflate_bomb",
-        archive(
-            [Member("archive/data.pkl", b"", DEFLATED, packed=bomb, both={"size": 258 * BOMB + 1, "crc": 0})]
-        ),
-        "deflate of 1:900",
+        archive([Member("archive/data.pkl", bytes(258 * BOMB + 1), DEFLATED, packed=deflate_bomb())]),
+        "deflate of 1:158",
         effect="dos",
         symbols=(),
         technique="exhaustion",
@@ -1343,6 +1341,62 @@ def polyglots() -> None:
     )
 
 
+def truncated() -> None:
+    """Files that end too early, or hold only the beginning of what they say."""
+
+    def case(
+        name: str,
+        content: bytes,
+        made: str,
+        container: str,
+        effect: str = "broken",
+        symbols: tuple[str, ...] = (),
+    ) -> None:
+        add(f"cut_{name}", content, "file that ends too early", made, effect, container, symbols=symbols)
+
+    whole = {
+        "torch_zip.pt": torch_zip(PLAIN), "torch_legacy.pth": torch_legacy(PLAIN), "torch_tar.pt": torch_tar(),
+        "npz.npz": npz({"a.npy": npy(FLOATS, "<f4", (4,))}), "npy.npy": npy(FLOATS, "<f4", (4,)),
+        "gzip.pkl.gz": gzip(PLAIN), "bz2.pkl.bz2": bzip2(PLAIN), "xz.pkl.xz": xz(PLAIN), "lz4.pkl.lz4": lz4(PLAIN),
+        "zstd.pkl.zst": zstd(PLAIN), "seven_zip.7z": seven_zip("a.pkl", PLAIN), "pickle.pkl": PLAIN,
+        "safetensors.safetensors": safetensors({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, FLOATS),
+        "joblib.joblib": b"\x80\x04" + joblib_array(FLOATS) + STOP,
+    }  # fmt: skip
+    for name, content in whole.items():
+        stem, _, suffix = name.partition(".")
+        for percent in (10, 50, 90):
+            end = len(content.rstrip(b"\0")) * percent // 100
+            case(
+                f"{stem}_{percent}.{suffix}",
+                content[:end],
+                f"{percent} of 100 of its bytes",
+                stem.replace("_", " "),
+            )
+    five = [pickle(value(MAGIC)), pickle(value(1001)), pickle(value(SYS_INFO)), PAYLOAD]
+    for count in range(1, 5):
+        symbols = SYSTEM if count == 4 else ()
+        case(f"legacy_after_{count}.pth", b"".join(five[:count]), f"a legacy stream that ends after pickle {count}", "torch legacy stream",
+             "exec" if symbols else "broken", symbols)  # fmt: skip
+    case("data_pkl_empty.pt", torch_zip(b""), "data.pkl is empty", "torch zip")
+    case("data_pkl_is_text.pt", torch_zip(b"weights\n"), "data.pkl is text", "torch zip")
+    case("data_pkl_is_zip.pt", torch_zip(torch_zip(PLAIN)), "data.pkl is a torch zip", "torch zip")
+    case("data_pkl_missing.pt", archive(torch_members(PLAIN)[1:]), "no data.pkl", "torch zip")
+    case("version_missing.pt", archive(torch_members(PLAIN)[:3]), "no version", "torch zip")
+    case("npy_magic_alone.npy", b"\x93NUMPY", "the magic of npy", "npy")
+    case(
+        "npy_header_not_a_dict.npy",
+        npy(b"").replace(b"{'descr'", b"['descr'"),
+        "the header of npy is no dict",
+        "npy",
+    )
+    case(
+        "npy_header_missing_key.npy",
+        npy(b"").replace(b"'shape'", b"'shade'"),
+        "the header of npy has no shape",
+        "npy",
+    )
+
+
 def keras_config() -> dict[str, object]:
     marshalled = base64.b64encode(b"not marshalled: " + CMD.encode()).decode()
     function = {"class_name": "__lambda__", "config": {"code": marshalled, "defaults": None, "closure": None}}
@@ -1496,6 +1550,18 @@ def text() -> None:
         "modules.json of sentence-transformers names a callable",
         "configuration that names code",
         effect="import",
+    )
+    fallback = (
+        "import torch\n\n\ndef load(path):\n    try:\n        return torch.load(path, weights_only=True)\n"
+        "    except Exception:\n        return torch.load(path, weights_only=False)\n"
+    )
+    case(
+        "fallback.py",
+        fallback.encode(),
+        "Python beside weights that falls back to weights_only=False",
+        "code that loads by pickle after all",
+        "text",
+        "Stanza",
     )
     onnx = b"\x08\x08" + b"\x12\x04evil" + b"location\x12\x0f../../etc/passwd"
     case(
