@@ -16,6 +16,7 @@ pub(crate) fn raise(error: impl Into<Error>) -> PyErr {
         ErrorKind::NotFound => "tensor",
         ErrorKind::Unsupported => "unsupported",
         ErrorKind::Usage => "usage",
+        ErrorKind::Cancelled => "cancelled",
         _ => "format",
     };
     let tensor = format.and_then(|e| e.tensor());

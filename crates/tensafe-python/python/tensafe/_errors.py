@@ -55,6 +55,10 @@ class UnsupportedError(SafetensorError, NotImplementedError):
     """The framework or the platform cannot do it; the text says what to do instead."""
 
 
+class CancelledError(SafetensorError):
+    """The caller asked for an end before it was done; what was there before is still there."""
+
+
 class TensorNotFoundError(SafetensorError, KeyError):
     """No tensor has this name."""
 
@@ -83,6 +87,7 @@ _CLASSES: dict[str, type[SafetensorError]] = {
     "limit": LimitError,
     "usage": UsageError,
     "unsupported": UnsupportedError,
+    "cancelled": CancelledError,
     "tensor": TensorNotFoundError,
     "io": IoError,
     "file": MissingFileError,

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 __all__ = [
@@ -12,7 +12,10 @@ __all__ = [
     "TensorSpec",
     "__version__",
     "cli",
+    "convert",
     "deserialize",
+    "load_pickle",
+    "load_pickle_dlpack",
     "serialize",
     "serialize_file",
     "write",
@@ -92,3 +95,13 @@ def write(
     align: int = 8,
 ) -> bytes | None: ...
 def cli(arguments: Sequence[str]) -> int: ...
+def convert(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: dict[str, Any],
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[str, str]: ...
+def load_pickle(source: Any, options: dict[str, Any]) -> list[tuple[str, str, list[int], Memory]]: ...
+def load_pickle_dlpack(
+    source: Any, options: dict[str, Any], raw: Sequence[str], known: Sequence[str]
+) -> list[tuple[str, str, Any]]: ...

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from ._convert import load_options
 from ._errors import UnsupportedError, UsageTypeError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
 from ._tensafe import DTYPES, Checkpoint, write
 from ._tensafe import TensorSpec as TensorSpec
+from ._tensafe import load_pickle as load_pickle_memories
 
-__all__ = ["load", "load_file", "save", "save_file"]
+__all__ = ["load", "load_file", "load_pickle", "save", "save_file"]
 
 _NAMES = {name: numpy_name for name, _, numpy_name, _ in DTYPES}
 _CODES = {numpy_name: name for name, _, numpy_name, _ in DTYPES}
@@ -81,6 +84,27 @@ def load_file(
     """
     with safe_open(filename, "np", backend=backend, io=io, owned=owned, lenient=lenient) as file:
         return file.get_tensors()
+
+
+def load_pickle(
+    source: Any,
+    *,
+    select: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+    dense: bool = False,
+    salvage: bool = False,
+) -> dict[str, np.ndarray]:
+    """The arrays of a pickle checkpoint by flattened name, without importing or calling what it names.
+
+    ``source`` is a path (a file, an index of shards or a directory), the file's bytes, or a file object:
+    ``.npy``, ``.npz``, joblib, torch's files, plain pickles of arrays. See
+    :func:`tensafe.torch.load_pickle`.
+    """
+    options = load_options(select, exclude, dense, salvage)
+    return {
+        name: _array(code, shape, memory)
+        for name, code, shape, memory in load_pickle_memories(source, options)
+    }
 
 
 def _entries(tensor_dict: dict[str, np.ndarray]) -> list[tuple[str, str, tuple[int, ...], Any]]:
@@ -174,8 +198,7 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> np.ndarray:
 
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, np.ndarray]:
     arrays = {
-        name: _array(code, shape, memory, begin)
-        for name, code, shape, memory, begin in checkpoint.memories()
+        name: _array(code, shape, memory, begin) for name, code, shape, memory, begin in checkpoint.memories()
     }
     if not checkpoint.is_aligned():
         arrays = {name: a if a.flags.aligned else a.copy() for name, a in arrays.items()}
