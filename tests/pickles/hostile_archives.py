@@ -19,6 +19,7 @@ from assemble import (
     pickle,
     stack_global,
     state,
+    storage,
     tensor,
     text_global,
     tuple_of,
@@ -58,7 +59,8 @@ from hostile_symbols import CMD, CODE, PATH
 
 PAYLOAD = pickle(RUN)
 PLAIN = pickle(state(weight=tensor()))
-MIXED = pickle(value({"weight": tensor(), "extra": RUN}))
+LEGACY = pickle(state(weight=tensor(storage(view=None))))
+MIXED = pickle(value({"weight": tensor(storage(view=None)), "extra": RUN}))
 
 
 def cases() -> None:
@@ -145,16 +147,18 @@ def legacy() -> None:
     good = ("torch._utils:_rebuild_tensor_v2",)
     case(
         "in_magic",
-        torch_legacy(PLAIN, magic=pickle(RUN + POP + magic)),
+        torch_legacy(LEGACY, magic=pickle(RUN + POP + magic)),
         "the first pickle calls, then gives the magic",
     )
-    case("in_protocol", torch_legacy(PLAIN, protocol=pickle(RUN + POP + protocol)), "the second pickle calls")
-    case("in_sys_info", torch_legacy(PLAIN, sys_info=pickle(RUN + POP + info)), "the third pickle calls")
+    case(
+        "in_protocol", torch_legacy(LEGACY, protocol=pickle(RUN + POP + protocol)), "the second pickle calls"
+    )
+    case("in_sys_info", torch_legacy(LEGACY, sys_info=pickle(RUN + POP + info)), "the third pickle calls")
     case("in_object", torch_legacy(MIXED), "the fourth pickle calls, beside a tensor")
-    case("in_keys", torch_legacy(PLAIN, keys=pickle(RUN + POP + keys)), "the fifth pickle calls")
+    case("in_keys", torch_legacy(LEGACY, keys=pickle(RUN + POP + keys)), "the fifth pickle calls")
     case(
         "in_sys_info_value",
-        torch_legacy(PLAIN, sys_info=pickle(value({"little_endian": RUN}))),
+        torch_legacy(LEGACY, sys_info=pickle(value({"little_endian": RUN}))),
         "little_endian is a call",
     )
     case("magic_by_eval", torch_legacy(PAYLOAD, magic=pickle(call("builtins", "eval", hex(MAGIC)))), "the magic is the result of eval",
@@ -191,15 +195,15 @@ def legacy() -> None:
         torch_legacy(PAYLOAD, protocol=pickle(value(1002))),
         "the protocol is 1002, the payload follows",
     )
-    case("behind_storages", torch_legacy(PLAIN) + PAYLOAD, "a sixth pickle behind the storages")
+    case("behind_storages", torch_legacy(LEGACY) + PAYLOAD, "a sixth pickle behind the storages")
     case(
         "behind_keys",
-        torch_legacy(PLAIN, keys=pickle(keys) + PAYLOAD),
+        torch_legacy(LEGACY, keys=pickle(keys) + PAYLOAD),
         "a pickle between the keys and the storages",
     )
     case(
         "in_storage_bytes",
-        torch_legacy(PLAIN, storages=struct.pack("<Q", 16) + PAYLOAD.ljust(64, b"\0")),
+        torch_legacy(LEGACY, storages=struct.pack("<Q", 16) + PAYLOAD.ljust(64, b"\0")),
         "a pickle as the bytes of a storage",
         effect="nested",
     )
@@ -211,45 +215,45 @@ def legacy() -> None:
     }
     case(
         "storage_size_differs",
-        torch_legacy(PLAIN, storages=struct.pack("<Q", 1000) + FLOATS),
+        torch_legacy(LEGACY, storages=struct.pack("<Q", 1000) + FLOATS),
         "the storage claims 1000 elements, 4 follow",
         **lies,
     )
     case(
         "storage_size_negative",
-        torch_legacy(PLAIN, storages=struct.pack("<q", -1) + FLOATS),
+        torch_legacy(LEGACY, storages=struct.pack("<q", -1) + FLOATS),
         "the storage claims -1 elements",
         **lies,
     )
     case(
         "storage_size_huge",
-        torch_legacy(PLAIN, storages=struct.pack("<Q", 2**62) + FLOATS),
+        torch_legacy(LEGACY, storages=struct.pack("<Q", 2**62) + FLOATS),
         "the storage claims 2^62 elements",
         **lies,
     )
     case(
         "storage_cut",
-        torch_legacy(PLAIN, storages=struct.pack("<Q", 4) + FLOATS[:7]),
+        torch_legacy(LEGACY, storages=struct.pack("<Q", 4) + FLOATS[:7]),
         "the bytes of the storage are cut",
         **lies,
     )
-    case("storage_missing", torch_legacy(PLAIN, storages=b""), "no bytes of the storage", **lies)
+    case("storage_missing", torch_legacy(LEGACY, storages=b""), "no bytes of the storage", **lies)
     case(
         "keys_unknown",
-        torch_legacy(PLAIN, keys=pickle(value(["7"]))),
+        torch_legacy(LEGACY, keys=pickle(value(["7"]))),
         "the keys name a storage that nothing uses",
         **lies,
     )
     case(
         "keys_twice",
-        torch_legacy(PLAIN, keys=pickle(value(["0", "0"])), storages=(struct.pack("<Q", 4) + FLOATS) * 2),
+        torch_legacy(LEGACY, keys=pickle(value(["0", "0"])), storages=(struct.pack("<Q", 4) + FLOATS) * 2),
         "the keys name a storage twice",
         **lies,
     )
-    case("keys_not_a_list", torch_legacy(PLAIN, keys=pickle(value("0"))), "the keys are text", **lies)
+    case("keys_not_a_list", torch_legacy(LEGACY, keys=pickle(value("0"))), "the keys are text", **lies)
     case(
         "keys_empty",
-        torch_legacy(PLAIN, keys=pickle(value([]))),
+        torch_legacy(LEGACY, keys=pickle(value([]))),
         "no keys: the tensor is never filled",
         **lies,
     )
@@ -269,14 +273,14 @@ def legacy() -> None:
     big = SYS_INFO | {"little_endian": False}
     case(
         "big_endian_lie",
-        torch_legacy(PLAIN, sys_info=pickle(value(big))),
+        torch_legacy(LEGACY, sys_info=pickle(value(big))),
         "sys_info says big-endian, bytes are little",
         **(lies | {"effect": "deceive"}),
     )
     sizes = SYS_INFO | {"type_sizes": {"short": 2, "int": 4, "long": 8}}
     case(
         "type_sizes_differ",
-        torch_legacy(PLAIN, sys_info=pickle(value(sizes))),
+        torch_legacy(LEGACY, sys_info=pickle(value(sizes))),
         "sys_info has other type sizes",
         **(lies | {"effect": "deceive"}),
     )
@@ -1355,7 +1359,7 @@ def truncated() -> None:
         add(f"cut_{name}", content, "file that ends too early", made, effect, container, symbols=symbols)
 
     whole = {
-        "torch_zip.pt": torch_zip(PLAIN), "torch_legacy.pth": torch_legacy(PLAIN), "torch_tar.pt": torch_tar(),
+        "torch_zip.pt": torch_zip(PLAIN), "torch_legacy.pth": torch_legacy(LEGACY), "torch_tar.pt": torch_tar(),
         "npz.npz": npz({"a.npy": npy(FLOATS, "<f4", (4,))}), "npy.npy": npy(FLOATS, "<f4", (4,)),
         "gzip.pkl.gz": gzip(PLAIN), "bz2.pkl.bz2": bzip2(PLAIN), "xz.pkl.xz": xz(PLAIN), "lz4.pkl.lz4": lz4(PLAIN),
         "zstd.pkl.zst": zstd(PLAIN), "seven_zip.7z": seven_zip("a.pkl", PLAIN), "pickle.pkl": PLAIN,

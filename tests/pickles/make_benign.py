@@ -17,9 +17,10 @@ benign.json: "environments": name -> {python, packages, parts}, and "files": pat
     refused     why a converter to safetensors refuses the file, or null
     sha256      of the file
     companions  files that belong to it (joblib < 0.10 has one for each array), with their sums
-    tensors     (empty where the file was not loaded) name -> {dtype (of torch), shape, sha256 and, up to 128 bytes, hex of the little-endian
-                C-contiguous elements}: keys of dictionaries and indices of sequences, in order, joined by
-                dots; the name of a root is empty; quantised tensors show their integers
+    tensors     (empty where the file was not loaded) name -> {dtype (of torch), shape, and of the
+                little-endian C-contiguous elements the hex, up to 128 bytes, or the sha256}: keys of
+                dictionaries and indices of sequences, in order, joined by dots; the name of a root is
+                empty; quantised tensors show their integers; conjugated and negated views are resolved
     others      name -> type, for the leaves that are no tensors
     salvage     whole modules only: the tensors of their state_dict
 }

@@ -8,8 +8,10 @@ Nothing hostile is ever run: streams are put together opcode by opcode (assemble
 header (containers.py), and neither this script nor a test loads them with pickle. What a payload would do
 is create a file named TENSAFE-MARKER-MUST-NOT-EXIST, so that a test can see that nobody called it.
 
-hostile.json: file -> {technique, made, effect, container, reference, symbols}. `effect` is what a loader
-would suffer; `symbols` ("module:name") are names that a scanner has to report: at least these.
+hostile.json: file -> {technique, made, effect, verdict, container, reference, symbols}. `effect` is what a
+loader would suffer; `symbols` ("module:name") are names that a scanner has to report, at least these.
+`verdict`: `bad` (a scanner must not call it clean, a converter must not convert it), `scan` (a scanner must
+not call it clean), `odd` (it only has to be survived, within limits).
 """
 
 import json
@@ -18,7 +20,7 @@ import sys
 
 import hostile_archives
 import hostile_streams
-from hostile_files import FILES, MANIFEST
+from hostile_files import FILES, MANIFEST, ODD
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -26,6 +28,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 def main() -> int:
     hostile_streams.cases()
     hostile_archives.cases()
+    assert ODD <= FILES.keys(), ODD - FILES.keys()
     made = {f"hostile/{name}": content for name, content in FILES.items()}
     entries = [f"{json.dumps(name)}: {json.dumps(MANIFEST[name])}" for name in sorted(MANIFEST)]
     made["hostile.json"] = ("{\n" + ",\n".join(entries) + "\n}\n").encode()

@@ -108,9 +108,11 @@ class Loader(object):
 
 
 def digest(kind, shape, raw):
-    out = {"dtype": kind, "shape": [int(n) for n in shape], "sha256": hashlib.sha256(raw).hexdigest()}
+    out = collections.OrderedDict([("dtype", kind), ("shape", [int(n) for n in shape])])
     if len(raw) <= 128:
         out["hex"] = binascii.hexlify(raw).decode("ascii")
+    else:
+        out["sha256"] = hashlib.sha256(raw).hexdigest()
     return out
 
 
