@@ -79,7 +79,6 @@ impl Conversion {
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where a selected tensor has no dtype in the
     /// format; [`Format`](crate::ErrorKind::Format) where two get one name;
-    /// [`NotFound`](crate::ErrorKind::NotFound) where none is left;
     /// [`Usage`](crate::ErrorKind::Usage) where the options make no sense.
     pub fn plan(pickled: Pickled, output: &Path, options: &ConvertOptions) -> Result<Self, Error> {
         let names = Names::new(options)?;
@@ -105,9 +104,6 @@ impl Conversion {
                 tensor.aliases.extend(alias);
                 tensor.aliases.sort();
             }
-        }
-        if tensors.is_empty() {
-            return Err(refused(Refusal::Nothing));
         }
         let mut all: Vec<&str> = tensors
             .iter()

@@ -15,7 +15,7 @@ use tensafe_format::ShardIndex;
 use tensafe_io::{Buffer, FileSink, ReplaceOptions, Sink, copy_range, read_parallel};
 
 use super::{Conversion, PlannedTensor};
-use crate::{Error, gather::Gather};
+use crate::{Error, gather::Gather, pickled::Refusal};
 
 /// Bytes that one job copies: between two the progress is told.
 const JOB_BYTES: u64 = 32 << 20;
@@ -62,12 +62,16 @@ impl Conversion {
     /// Writes the files: all of them, or none.
     ///
     /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) where no tensor is left,
     /// [`Io`](crate::ErrorKind::Io), and [`Cancelled`](crate::ErrorKind::Cancelled) where `progress`
     /// says so. What was there before is then still there.
     ///
     /// # Cost
     /// See [`convert`](crate::convert::convert).
     pub fn write(&self, progress: OnProgress<'_>) -> Result<(), Error> {
+        if self.tensors.is_empty() {
+            return Err(Error::refused(self.pickled.path(), Refusal::NoTensors));
+        }
         if let Some(directory) = self.output.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             let failed = |e| tensafe_io::Error::from_os("make the directory", directory, e);
             fs::create_dir_all(directory).map_err(failed)?;

@@ -360,7 +360,7 @@ impl<'o> Opening<'o> {
             let ending = |ending: &&str| name.strip_suffix(*ending).is_some_and(|stem| stem.ends_with('.'));
             let known = ENDINGS.iter().find(|ending_of| ending(ending_of));
             let stem = known.and_then(|ending| name.strip_suffix(*ending)?.strip_suffix('.')).unwrap_or(name);
-            path.push(stem.replace('/', "."));
+            path.push(stem.to_owned());
         }
         let at = if member.is_empty() { name.to_owned() } else { format!("{member}!{name}") };
         self.source(inner, &path, &at, layer.saturating_add(1))

@@ -54,6 +54,8 @@ pub(crate) enum Refusal {
     Values { limit: usize },
     /// A container that holds no checkpoint.
     Nothing,
+    /// A checkpoint without a tensor that is asked for.
+    NoTensors,
     /// An archive's member with another checksum.
     Crc { member: String, found: u32, needed: u32 },
     /// More than one member could be the checkpoint's.
@@ -73,7 +75,7 @@ impl Refusal {
             | Self::Sparse { .. }
             | Self::Key { .. } => ErrorKind::Unsupported,
             Self::Depth { .. } | Self::Values { .. } => ErrorKind::Limit,
-            Self::Nothing => ErrorKind::NotFound,
+            Self::Nothing | Self::NoTensors => ErrorKind::NotFound,
             Self::Pickle(error) => match error.kind() {
                 tensafe_pickle::ErrorKind::Limit => ErrorKind::Limit,
                 tensafe_pickle::ErrorKind::Unsupported => ErrorKind::Unsupported,
@@ -166,6 +168,7 @@ impl fmt::Display for Refusal {
             }
             Self::Values { limit } => write!(f, "more than {limit} values"),
             Self::Nothing => f.write_str("no checkpoint in it"),
+            Self::NoTensors => f.write_str("no tensor in it, or none that is selected"),
             Self::Crc { member, found, needed } => write!(
                 f,
                 "member `{}`: the bytes have checksum {found:08x}, the archive says {needed:08x}",

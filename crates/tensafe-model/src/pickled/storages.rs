@@ -129,7 +129,7 @@ impl Walk<'_, '_> {
                 Ok(Placed {
                     source: Arc::clone(&self.stream),
                     range: found.range.clone(),
-                    big_endian: legacy.is_big_endian(),
+                    big_endian: false,
                 })
             }
             Storages::Numbered { source, storages, .. } => {
@@ -161,7 +161,7 @@ impl Walk<'_, '_> {
         let placed = Placed {
             source: Arc::clone(&source),
             range: storage.range.clone(),
-            big_endian: legacy.is_big_endian(),
+            big_endian: false,
         };
         let count = placed.bytes() / storage.element.bytes();
         let element = storage.element;
