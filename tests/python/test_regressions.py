@@ -181,3 +181,18 @@ def test_a_masked_array_does_not_lose_its_mask_silently(tmp_path):
                 save({"m": array})
     loaded = tensafe.numpy.load(tensafe.numpy.save({"d": masked.data, "m": masked.mask}))
     assert np.array_equal(np.ma.masked_array(loaded["d"], loaded["m"]), masked)
+
+
+def test_a_prefetch_of_wrong_types_is_a_type_error(tmp_path):
+    pytest.importorskip("torch")
+    tensafe.numpy.save_file({"a": np.arange(6)}, tmp_path / "f")
+    with tensafe.safe_open(tmp_path / "f", "pt") as file:
+        for threads in (1.5, "2", None):
+            with pytest.raises(TypeError, match="whole number of threads"):
+                file.prefetch(threads=threads)
+        for plan in (["a"], "a", {"a"}, 3, {1: None}, {"a": 3}, {"a": "x"}, {"a": slice(0.5, 2)}):
+            with pytest.raises(TypeError) as error:
+                file.prefetch(plan)
+            assert isinstance(error.value, tensafe.UsageError), plan
+        with file.prefetch({"a": slice(1, 3)}, threads=np.int64(2)) as loader:
+            assert loader.take("a").tolist() == [1, 2]
