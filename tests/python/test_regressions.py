@@ -196,3 +196,12 @@ def test_a_prefetch_of_wrong_types_is_a_type_error(tmp_path):
             assert isinstance(error.value, tensafe.UsageError), plan
         with file.prefetch({"a": slice(1, 3)}, threads=np.int64(2)) as loader:
             assert loader.take("a").tolist() == [1, 2]
+
+
+def test_bytes_cannot_be_mapped():
+    data = tensafe.numpy.save({"a": np.arange(6)})
+    for source in (data, bytearray(data), memoryview(data)):
+        with pytest.raises(tensafe.UsageError, match='io="mmap" maps a file, and bytes are none'):
+            tensafe.open(source, io="mmap")
+        for io_ in ("auto", "pread"):
+            assert tensafe.open(source, io=io_)["a"].to_numpy().sum() == 15
