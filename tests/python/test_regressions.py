@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import io
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -205,3 +208,39 @@ def test_bytes_cannot_be_mapped():
             tensafe.open(source, io="mmap")
         for io_ in ("auto", "pread"):
             assert tensafe.open(source, io=io_)["a"].to_numpy().sum() == 15
+
+
+def longest_stop(work):
+    """The longest time that another thread stood still while ``work`` ran, as a part of its time."""
+    gaps, done = [0.0], threading.Event()
+
+    def tick():
+        last = time.perf_counter()
+        while not done.is_set():
+            time.sleep(0.0005)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    begin = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - begin
+    done.set()
+    ticker.join()
+    return max(gaps) / seconds
+
+
+def test_other_threads_run_while_large_bytes_are_copied():
+    arrays = {"a": np.ones(256 << 20, np.uint8)}
+    data = tensafe.numpy.save(arrays)
+    works = [lambda: tensafe.numpy.save(arrays), lambda: tensafe.deserialize(data)]
+    if importlib.util.find_spec("torch"):
+        works.append(lambda: tensafe.open(data)["a"].to_torch())
+    for work in works:
+        # What else the machine does may stop any thread: once is enough.
+        stops = []
+        while len(stops) < 8 and min(stops, default=1) > 0.3:
+            stops.append(longest_stop(work))
+        assert min(stops) <= 0.3, stops
