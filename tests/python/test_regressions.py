@@ -244,3 +244,20 @@ def test_other_threads_run_while_large_bytes_are_copied():
         while len(stops) < 8 and min(stops, default=1) > 0.3:
             stops.append(longest_stop(work))
         assert min(stops) <= 0.3, stops
+
+
+def test_every_class_and_function_under_the_published_name_can_be_pickled():
+    program = """
+import pickle, tensafe
+tensafe.install_as_safetensors()
+import safetensors
+names = [name for name in vars(safetensors) if callable(getattr(safetensors, name))]
+assert {"safe_open", "SafetensorError", "serialize"} <= set(names)
+for name in names:
+    if not name.startswith("__"):
+        assert pickle.loads(pickle.dumps(getattr(safetensors, name))) is getattr(safetensors, name), name
+error = pickle.loads(pickle.dumps(safetensors.SafetensorError("what went wrong")))
+assert type(error) is safetensors.SafetensorError and str(error) == "what went wrong"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
