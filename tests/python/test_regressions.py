@@ -121,7 +121,7 @@ def test_bounds_of_any_size_mean_what_they_mean_for_lists(tmp_path):
         for huge in HUGE:
             assert np.array_equal(part[-huge:3], array[-huge:3])
             assert np.array_equal(part[2::huge], array[2::huge])
-            assert part[: -huge].shape == (0, 5)
+            assert part[:-huge].shape == (0, 5)
             for index in (np.s_[:huge], np.s_[huge:], np.s_[2, :huge], np.s_[huge], np.s_[..., -huge]):
                 with pytest.raises(tensafe.UsageError):
                     part[index]
@@ -171,7 +171,10 @@ def test_file_objects_may_return_any_contiguous_buffer():
 
 
 def test_a_packed_dimension_that_overflows_is_told_from_one_that_is_missing():
-    for shape, text in (([], "needs at least one dimension"), ([2, 1 << 63], "more than 2\\^64 - 1 elements")):
+    for shape, text in (
+        ([], "needs at least one dimension"),
+        ([2, 1 << 63], "more than 2\\^64 - 1 elements"),
+    ):
         with pytest.raises(ValueError, match=text):
             tensafe.TensorSpec(dtype="float4_e2m1fn_x2", shape=shape, data_ptr=0, data_len=0)
 

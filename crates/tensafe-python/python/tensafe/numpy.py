@@ -174,8 +174,7 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> np.ndarray:
 
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, np.ndarray]:
     arrays = {
-        name: _array(code, shape, memory, begin)
-        for name, code, shape, memory, begin in checkpoint.memories()
+        name: _array(code, shape, memory, begin) for name, code, shape, memory, begin in checkpoint.memories()
     }
     if not checkpoint.is_aligned():
         arrays = {name: a if a.flags.aligned else a.copy() for name, a in arrays.items()}
