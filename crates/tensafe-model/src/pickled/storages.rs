@@ -126,11 +126,7 @@ impl Walk<'_, '_> {
                 if bytes != Some(there) {
                     return self.size(key, path, there, bytes.unwrap_or(u64::MAX));
                 }
-                Ok(Placed {
-                    source: Arc::clone(&self.stream),
-                    range: found.range.clone(),
-                    big_endian: false,
-                })
+                Ok(Placed { source: Arc::clone(&self.stream), range: found.range.clone(), big_endian: false })
             }
             Storages::Numbered { source, storages, .. } => {
                 let number: Option<i64> = key.parse().ok();
@@ -158,11 +154,7 @@ impl Walk<'_, '_> {
         for pickle in legacy.pickles() {
             open::refuse_symbols(source.path(), pickle, false)?;
         }
-        let placed = Placed {
-            source: Arc::clone(&source),
-            range: storage.range.clone(),
-            big_endian: false,
-        };
+        let placed = Placed { source: Arc::clone(&source), range: storage.range.clone(), big_endian: false };
         let count = placed.bytes() / storage.element.bytes();
         let element = storage.element;
         // The same bytes object is the same storage: pickles refer to it by their memo.
