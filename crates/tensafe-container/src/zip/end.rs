@@ -170,9 +170,14 @@ fn check_ends(tail: &[u8], start: u64, chosen: usize, flaws: &mut Flaws) -> Resu
         flaws.add(Flaw::new(FlawKind::CommentEndsEarly, None, place(chosen), found, needed))?;
     }
     for at in signatures(tail).filter(|at| *at != chosen) {
-        // Behind the chosen one there is no room for a record, but some readers stop there.
-        let in_comment = at > chosen || record_end(tail, at).is_some_and(|end| end > chosen);
+        // Behind the chosen one there is no room for a record, but some readers stop there; before
+        // it, readers differ on one whose comment is all the rest.
         let plausible = at > chosen || record_end(tail, at) == Some(tail.len());
+        // A record with its directory right before it is the end of an archive that has a comment.
+        let behind_directory = tail.get(at..).and_then(Numbers::parse).is_some_and(|numbers| {
+            numbers.directory_offset.checked_add(numbers.directory_bytes) == Some(place(at))
+        });
+        let in_comment = at > chosen || behind_directory;
         if plausible {
             let kind = if in_comment { FlawKind::CommentEndRecord } else { FlawKind::SeveralEndRecords };
             let found = format_args!("an end record at byte {} too", place(at));

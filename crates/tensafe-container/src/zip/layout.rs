@@ -139,7 +139,7 @@ fn descriptor(source: &dyn Source, member: &Member, room: u64, flaws: &mut Flaws
             _ => {}
         }
     }
-    let found = format_args!("{bytes:02x?}").to_string();
+    let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let needed = format_args!(
         "checksum 0x{:08x}, {} bytes, {} compressed",
         member.crc, member.bytes, member.compressed
