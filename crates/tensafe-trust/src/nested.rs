@@ -1,0 +1,164 @@
+//! Pickles and archives within the texts and bytes of a pickle: plain, in base64, in hexadecimal.
+//!
+//! Nothing loads them by itself, so they are notes; one that would run code is an error. The work is
+//! bounded by a budget of bytes for a whole file.
+
+use tensafe_pickle::{Pickle, Value, evaluate};
+
+use crate::{
+    Finding, Level, Rule,
+    pickle::judge_evaluated,
+    scan::{Place, Scan},
+};
+
+/// Shorter than this, nothing of interest fits.
+const LEAST_BYTES: usize = 12;
+/// The start of a text that is decoded to see whether the rest is worth it.
+const PROBE_BYTES: usize = 16;
+
+/// Looks into every text and all bytes of `pickle`, whose own bytes are `bytes`.
+pub(crate) fn look(bytes: &[u8], pickle: &Pickle<'_>, place: &Place<'_>, scan: &mut Scan<'_>) {
+    for value in pickle.values() {
+        let held: &[u8] = match value {
+            Value::Str(text) => text.as_bytes(),
+            Value::Bytes(held) => held,
+            Value::ByteArray(held) => held,
+            _ => continue,
+        };
+        if held.len() < LEAST_BYTES {
+            continue;
+        }
+        let Some((form, decoded)) = candidate(held) else { continue };
+        let held = decoded.as_deref().unwrap_or(held);
+        let offset = offset_in(bytes, value);
+        if !scan.spend_nested(held.len(), place) {
+            return;
+        }
+        judge(form, held, offset, place, scan);
+    }
+}
+
+/// What the bytes look like, and what they decode to where they are text.
+fn candidate(held: &[u8]) -> Option<(&'static str, Option<Vec<u8>>)> {
+    if looks_loadable(held) {
+        return Some(("plain", None));
+    }
+    let start = held.get(..held.len().min(PROBE_BYTES))?;
+    for (form, decode) in [("hexadecimal", hexadecimal as fn(&[u8]) -> Option<Vec<u8>>), ("base64", base64)] {
+        if decode(start).is_some_and(|start| looks_loadable(&start))
+            && let Some(decoded) = decode(held)
+        {
+            return Some((form, Some(decoded)));
+        }
+    }
+    None
+}
+
+/// Whether bytes begin as a pickle, or as an archive or wrapper that may hold one.
+fn looks_loadable(bytes: &[u8]) -> bool {
+    match bytes {
+        [0x80, protocol, ..] => *protocol <= 5,
+        [b'c' | b'(', ..] => bytes.len() <= PROBE_BYTES || bytes.contains(&b'\n'),
+        _ => looks_packed(bytes),
+    }
+}
+
+fn looks_packed(bytes: &[u8]) -> bool {
+    [&b"PK\x03\x04"[..], b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x93NUMPY"]
+        .iter()
+        .any(|magic| bytes.starts_with(magic))
+}
+
+fn judge(form: &str, held: &[u8], offset: Option<usize>, place: &Place<'_>, scan: &mut Scan<'_>) {
+    let Some(mut inner) = scan.below(place) else { return };
+    if looks_packed(held) {
+        inner.content("nested", held.to_vec(), &Place::ROOT);
+    } else {
+        let pickle = evaluate(held, &scan.options.limits.pickle);
+        // Without the byte that says so, text is a pickle where it names what harms, alone.
+        let says_so =
+            held.first() == Some(&0x80) && (pickle.error().is_none() || !pickle.symbols().is_empty());
+        if !says_so && pickle.symbols().is_empty() {
+            return;
+        }
+        judge_evaluated(held, &pickle, &Place::ROOT, &mut inner);
+        let harms = [Rule::RunsCode, Rule::ReachesNetwork, Rule::TouchesFiles];
+        if !says_so && !inner.findings.any_of(&harms) {
+            return;
+        }
+    }
+    let findings = inner.finish_below(scan);
+    let worst = findings.iter().max_by_key(|finding| finding.level);
+    let what = format!("{} bytes as {form} hold what a loader would read", held.len());
+    let finding = match worst {
+        Some(worst) if worst.level == Level::Error => {
+            let finding = Finding::new(Rule::NestedPayload, format!("{what}: {}", worst.message));
+            Finding { symbol: worst.symbol.clone(), opcode: worst.opcode, ..finding }
+        }
+        Some(worst) if worst.level == Level::Warning => {
+            Finding::new(Rule::NestedPickle, format!("{what}: {}", worst.message)).leveled(Level::Warning)
+        }
+        _ => Finding::new(Rule::NestedPickle, what),
+    };
+    scan.add(place, Finding { offset: offset.and_then(|at| at.try_into().ok()), ..finding });
+}
+
+/// Where a value that borrows from `bytes` stands in it.
+fn offset_in(bytes: &[u8], value: &Value<'_>) -> Option<usize> {
+    let held = match value {
+        Value::Str(text) => text.as_ptr(),
+        Value::Bytes(held) => held.as_ptr(),
+        Value::ByteArray(held) => held.as_ptr(),
+        _ => return None,
+    };
+    let offset = held.addr().checked_sub(bytes.as_ptr().addr())?;
+    Some(offset).filter(|offset| *offset < bytes.len())
+}
+
+fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    pairs.iter().map(|[high, low]| u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()).collect()
+}
+
+/// Base64 of both alphabets, with or without padding and line breaks.
+fn base64(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0u32, 0u32);
+    for byte in text.trim_ascii_end().iter().filter(|byte| !matches!(byte, b'\n' | b'\r')) {
+        let digit = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            b'=' => continue,
+            _ => return None,
+        };
+        bits = (bits << 6 | u32::from(digit)) & 0xff_ffff;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            out.push(u8::try_from(bits >> held & 0xff).ok()?);
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{base64, hexadecimal};
+
+    #[test]
+    fn texts_are_decoded() {
+        assert_eq!(base64(b"Y29zCnN5c3RlbQo=").unwrap(), b"cos\nsystem\n");
+        assert_eq!(base64(b"Y29z\nCnN5c3RlbQo").unwrap(), b"cos\nsystem\n");
+        assert_eq!(base64(b"gASVAA--").unwrap(), [0x80, 4, 0x95, 0, 0x0f, 0xbe]);
+        assert_eq!(base64(b"not base64"), None);
+        assert_eq!(hexadecimal(b"80048C").unwrap(), [0x80, 4, 0x8c]);
+        assert_eq!((hexadecimal(b"8004x0"), hexadecimal(b"800")), (None, None));
+    }
+}
