@@ -57,6 +57,8 @@ pub struct Finding {
     pub opcode: Option<&'static str>,
     /// How many times it stands; the offset is that of the first.
     pub count: u64,
+    /// The reason of a policy that allows it. What is allowed makes no verdict.
+    pub allowed: Option<String>,
 }
 
 /// What was found in one file.
@@ -86,6 +88,7 @@ impl Finding {
             symbol: None,
             opcode: None,
             count: 1,
+            allowed: None,
         }
     }
 
@@ -118,23 +121,61 @@ impl FileReport {
             Verdict::Unreadable
         } else if self.worst().is_some() {
             Verdict::Findings
-        } else if self.findings.is_empty() {
-            Verdict::Clean
-        } else {
+        } else if self.is_inconclusive() {
             Verdict::Inconclusive
+        } else {
+            Verdict::Clean
         }
     }
 
     /// The highest level of its findings; `None` where there is none, or none but inconclusive ones.
     #[must_use]
     pub fn worst(&self) -> Option<Level> {
-        self.findings.iter().map(|finding| finding.level).filter(|level| *level > Level::Inconclusive).max()
+        self.standing().map(|finding| finding.level).filter(|level| *level > Level::Inconclusive).max()
     }
 
     /// Whether something of it could not be judged.
     #[must_use]
     pub fn is_inconclusive(&self) -> bool {
-        self.findings.iter().any(|finding| finding.level == Level::Inconclusive)
+        self.standing().any(|finding| finding.level == Level::Inconclusive)
+    }
+
+    /// What no policy allows.
+    fn standing(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.allowed.is_none())
+    }
+}
+
+/// What was found in all files of a scan, in the order of their paths.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct ScanReport {
+    /// One report for each file.
+    pub files: Vec<FileReport>,
+}
+
+impl ScanReport {
+    /// A report of these files.
+    #[must_use]
+    pub fn new(files: Vec<FileReport>) -> Self {
+        Self { files }
+    }
+
+    /// Every finding with its file, those that a policy allows among them.
+    pub fn findings(&self) -> impl Iterator<Item = (&FileReport, &Finding)> {
+        self.files.iter().flat_map(|file| file.findings.iter().map(move |finding| (file, finding)))
+    }
+
+    /// The highest level of all findings that no policy allows, inconclusive ones aside.
+    #[must_use]
+    pub fn worst(&self) -> Option<Level> {
+        self.files.iter().filter_map(FileReport::worst).max()
+    }
+
+    /// Whether something could not be judged.
+    #[must_use]
+    pub fn is_inconclusive(&self) -> bool {
+        self.files.iter().any(FileReport::is_inconclusive)
     }
 }
 

@@ -26,13 +26,17 @@
 mod finding;
 mod nested;
 mod options;
+mod output;
 mod pickle;
+mod policy;
 mod preview;
 mod rule;
 mod scan;
 mod symbols;
 
-pub use finding::{FileReport, Finding, Level, Verdict};
+pub use finding::{FileReport, Finding, Level, ScanReport, Verdict};
 pub use options::{Limits, ScanOptions};
+pub use output::{to_cyclonedx, to_json, to_sarif};
+pub use policy::{Policy, PolicyError};
 pub use rule::Rule;
 pub use scan::scan_bytes;

@@ -1,5 +1,9 @@
 //! How far a scan goes.
 
+use std::sync::Arc;
+
+use crate::{Policy, policy};
+
 /// Upper bounds on the work of a scan. What lies beyond one is reported as inconclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -40,7 +44,7 @@ impl Default for Limits {
 }
 
 /// How to scan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ScanOptions {
     /// Whether checksums of archives are computed, which reads every byte.
@@ -49,6 +53,7 @@ pub struct ScanOptions {
     pub threads: usize,
     /// Bounds on the work.
     pub limits: Limits,
+    pub(crate) policy: policy::Shared,
 }
 
 impl ScanOptions {
@@ -70,6 +75,13 @@ impl ScanOptions {
     #[must_use]
     pub const fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The same options with what a policy allows and denies.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(Arc::new(policy));
         self
     }
 }
