@@ -14,12 +14,14 @@ pub enum ErrorKind {
     Limit,
     /// The pickle uses what this machine refuses on purpose.
     Unsupported,
+    /// The bytes could not be read.
+    Io,
 }
 
 /// Why a pickle could not be followed further, and at which byte of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    offset: usize,
+    offset: u64,
     opcode: Option<Opcode>,
     detail: Detail,
 }
@@ -29,7 +31,7 @@ pub(crate) enum Detail {
     End { needed: &'static str },
     UnknownOpcode { byte: u8 },
     Length { length: i64 },
-    Bytes { length: u64, left: usize },
+    Bytes { length: u64, left: u64 },
     Number { needed: &'static str },
     Text,
     Protocol { protocol: u64 },
@@ -39,15 +41,25 @@ pub(crate) enum Detail {
     MemoMissing { index: u64 },
     Kind { found: &'static str, needed: &'static str },
     FrameNested,
-    FrameBeyond { bytes: u64, left: usize },
-    FrameCrossed { end: usize },
+    FrameBeyond { bytes: u64, left: u64 },
+    FrameCrossed { end: u64 },
     Refused { why: &'static str },
     Limit { what: &'static str, limit: u64 },
+    Read { why: String },
+    Array { needed: &'static str },
+    Legacy { needed: &'static str },
+}
+
+impl Detail {
+    #[cold]
+    pub(crate) fn read(error: &std::io::Error) -> Self {
+        Self::Read { why: error.to_string() }
+    }
 }
 
 impl Error {
     #[cold]
-    pub(crate) fn new(offset: usize, opcode: Option<Opcode>, detail: Detail) -> Self {
+    pub(crate) fn new(offset: u64, opcode: Option<Opcode>, detail: Detail) -> Self {
         Self { offset, opcode, detail }
     }
 
@@ -57,13 +69,14 @@ impl Error {
         match self.detail {
             Detail::Limit { .. } => ErrorKind::Limit,
             Detail::Refused { .. } => ErrorKind::Unsupported,
+            Detail::Read { .. } => ErrorKind::Io,
             _ => ErrorKind::Format,
         }
     }
 
     /// The first byte of the instruction that failed.
     #[must_use]
-    pub fn offset(&self) -> usize {
+    pub fn offset(&self) -> u64 {
         self.offset
     }
 
@@ -99,6 +112,9 @@ impl fmt::Display for Error {
                 write!(f, "the instruction crosses the frame's end at byte {end}")
             }
             Detail::Refused { why } => f.write_str(why),
+            Detail::Read { why } => write!(f, "cannot be read: {why}"),
+            Detail::Legacy { needed } => write!(f, "not torch's file: needed {needed}"),
+            Detail::Array { needed } => write!(f, "the record of an array tells no {needed}"),
             Detail::Limit { what, limit } => write!(f, "more than {limit} {what}; `Limits` can raise it"),
         }
     }

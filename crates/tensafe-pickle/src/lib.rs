@@ -20,25 +20,42 @@
 //! assert!(matches!(pickle.root().unwrap(), Value::Object(_)), "a record, not a result");
 //! ```
 //!
+//! - [`Pickle::meaning`] says what a record stands for, by a closed table of what torch, numpy and
+//!   joblib write.
+//! - [`Stream`] is where the bytes come from; [`LegacyStream`] is the file of several pickles that
+//!   torch wrote before 1.6.
+//!
 //! # What this crate does not do
-//! It does not say what objects mean, judges nothing as harmless, reads no files, and knows no
-//! tensors.
+//! It opens no files, holds no tensor's bytes, and judges nothing as harmful.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod decode;
+mod element;
 mod error;
+mod legacy;
 mod limits;
 mod literal;
 mod machine;
+mod meaning;
 mod names;
+mod numbered;
 mod opcode;
+mod stream;
 mod value;
 
 pub use decode::{Argument, Decoder, Instruction};
+pub use element::Element;
 pub use error::{Error, ErrorKind};
+pub use legacy::{LegacyStorage, LegacyStream};
 pub use limits::Limits;
-pub use machine::{Pickle, SymbolUse, evaluate};
+pub use machine::{Dialect, Pickle, SymbolUse, evaluate, evaluate_stream};
+pub use meaning::{
+    Array, ArrayData, Bytes, Layout, Meaning, MeaningError, Number, Quantizer, Storage, StorageAt,
+    StorageView, Tensor, known_symbol,
+};
 pub use names::python3_name;
+pub use numbered::{NumberedStorage, NumberedTensor, numbered_storages, numbered_tensors};
 pub use opcode::{Form, Opcode};
-pub use value::{Id, Made, Object, Symbol, Value};
+pub use stream::Stream;
+pub use value::{Behind, Id, Made, Object, Symbol, Value};

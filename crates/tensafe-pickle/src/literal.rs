@@ -2,7 +2,7 @@
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use crate::{Argument, Opcode, Value, error::Detail};
 
@@ -17,14 +17,20 @@ pub(crate) fn number<'a>(
         (Opcode::NewTrue, _) => Value::Bool(true),
         (Opcode::NewFalse, _) => Value::Bool(false),
         (Opcode::BinFloat, Argument::Float(value)) => Value::Float(value),
-        (Opcode::Float, Argument::Bytes(line)) => Value::Float(decimal(line, "a float")?),
-        (Opcode::Int, Argument::Bytes(b"00")) => Value::Bool(false),
-        (Opcode::Int, Argument::Bytes(b"01")) => Value::Bool(true),
-        (Opcode::Int, Argument::Bytes(line)) => decimal_integer(line, integer_bytes)?,
+        (Opcode::Float, Argument::Bytes(line)) => Value::Float(decimal(&line, "a float")?),
+        (Opcode::Int, Argument::Bytes(line)) => match &*line {
+            b"00" => Value::Bool(false),
+            b"01" => Value::Bool(true),
+            line => decimal_integer(line, integer_bytes)?,
+        },
         (Opcode::Long, Argument::Bytes(line)) => {
-            decimal_integer(line.strip_suffix(b"L").unwrap_or(line), integer_bytes)?
+            decimal_integer(line.strip_suffix(b"L").unwrap_or(&line), integer_bytes)?
         }
         (Opcode::Long1 | Opcode::Long4, Argument::Bytes(bytes)) => long(bytes, integer_bytes)?,
+        (_, Argument::Far(range)) => {
+            let length = range.end.saturating_sub(range.start);
+            return Err(Detail::Bytes { length, left: integer_bytes as u64 });
+        }
         (_, Argument::Signed(value)) => Value::Int(i64::from(value)),
         (_, Argument::Unsigned(value)) => Value::Int(i64::try_from(value).unwrap_or(i64::MAX)),
         _ => Value::None,
@@ -79,33 +85,61 @@ fn decimal_integer<'a>(line: &[u8], most: usize) -> Result<Value<'a>, Detail> {
 }
 
 /// Two's complement, little-endian; no bytes are 0.
-fn long(bytes: &[u8], most: usize) -> Result<Value<'_>, Detail> {
+fn long(bytes: Cow<'_, [u8]>, most: usize) -> Result<Value<'_>, Detail> {
     if bytes.len() > most {
         return Err(Detail::Limit { what: "bytes of an integer", limit: most as u64 });
     }
     if bytes.len() > 8 {
-        return Ok(Value::Long(Cow::Borrowed(bytes)));
+        return Ok(Value::Long(bytes));
     }
     let sign = bytes.last().map_or(0, |last| if *last >= 0x80 { 0xff } else { 0 });
     let mut full = [sign; 8];
-    for (place, byte) in full.iter_mut().zip(bytes) {
+    for (place, byte) in full.iter_mut().zip(&*bytes) {
         *place = *byte;
     }
     Ok(Value::Int(i64::from_le_bytes(full)))
 }
 
 /// The value of an instruction that pushes text or bytes.
-pub(crate) fn text(opcode: Opcode, argument: Argument<'_>) -> Result<Value<'_>, Detail> {
-    let Argument::Bytes(bytes) = argument else { return Err(Detail::Text) };
+pub(crate) fn text<'a>(opcode: Opcode, argument: Argument<'a>) -> Result<Value<'a>, Detail> {
+    let bytes = match argument {
+        Argument::Bytes(bytes) => bytes,
+        Argument::Far(range) => return far(opcode, range),
+        _ => return Err(Detail::Text),
+    };
     Ok(match opcode {
         Opcode::ByteArray8 => Value::ByteArray(bytes),
-        Opcode::BinBytes | Opcode::ShortBinBytes | Opcode::BinBytes8 => Value::Bytes(Cow::Borrowed(bytes)),
+        Opcode::BinBytes | Opcode::ShortBinBytes | Opcode::BinBytes8 => Value::Bytes(bytes),
         // What Python 2 wrote as text: ASCII is text, anything else stays bytes.
-        Opcode::BinString | Opcode::ShortBinString => python2_text(Cow::Borrowed(bytes)),
-        Opcode::String => python2_text(quoted(bytes)?),
-        Opcode::Unicode => Value::Str(raw_unicode(bytes)?),
-        _ => Value::Str(python_utf8(bytes)?),
+        Opcode::BinString | Opcode::ShortBinString => python2_text(bytes),
+        Opcode::String => python2_text(spelled(bytes, quoted)?),
+        Opcode::Unicode => Value::Str(spelled(bytes, raw_unicode)?),
+        _ => Value::Str(spelled(bytes, python_utf8)?),
     })
+}
+
+/// Bytes may stay where they are; text has to be decoded, and is too long for that.
+fn far<'a>(opcode: Opcode, range: Range<u64>) -> Result<Value<'a>, Detail> {
+    match opcode {
+        Opcode::ByteArray8
+        | Opcode::BinBytes
+        | Opcode::BinBytes8
+        | Opcode::BinString
+        | Opcode::ShortBinBytes
+        | Opcode::ShortBinString => Ok(Value::Far(range)),
+        _ => Err(Detail::Limit { what: "bytes of a text", limit: range.end.saturating_sub(range.start) }),
+    }
+}
+
+/// Decodes what borrows into what borrows, and what is owned into what is owned.
+fn spelled<'a, T: ?Sized + ToOwned>(
+    bytes: Cow<'a, [u8]>,
+    decode: impl for<'b> Fn(&'b [u8]) -> Result<Cow<'b, T>, Detail>,
+) -> Result<Cow<'a, T>, Detail> {
+    match bytes {
+        Cow::Borrowed(bytes) => decode(bytes),
+        Cow::Owned(bytes) => decode(&bytes).map(|value| Cow::Owned(value.into_owned())),
+    }
 }
 
 fn python2_text(bytes: Cow<'_, [u8]>) -> Value<'_> {
@@ -119,7 +153,11 @@ fn python2_text(bytes: Cow<'_, [u8]>) -> Value<'_> {
 }
 
 /// Text that has to be UTF-8 as it stands, such as a name.
-pub(crate) fn utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Detail> {
+pub(crate) fn utf8(bytes: Cow<'_, [u8]>) -> Result<Cow<'_, str>, Detail> {
+    spelled(bytes, plain_utf8)
+}
+
+fn plain_utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Detail> {
     std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Detail::Text)
 }
 
@@ -186,7 +224,7 @@ fn quoted(line: &[u8]) -> Result<Cow<'_, [u8]>, Detail> {
 /// The argument of UNICODE: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
 fn raw_unicode(line: &[u8]) -> Result<Cow<'_, str>, Detail> {
     if line.is_ascii() && !line.contains(&b'\\') {
-        return utf8(line);
+        return plain_utf8(line);
     }
     let mut out = String::with_capacity(line.len());
     let mut rest = line;

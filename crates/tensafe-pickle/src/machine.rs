@@ -2,17 +2,29 @@
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use crate::{
-    Argument, Decoder, Id, Instruction, Limits, Made, Object, Opcode, Symbol, Value,
+    Argument, Behind, Decoder, Id, Instruction, Limits, Made, Object, Opcode, Stream, Symbol, Value,
     error::{Detail, Error},
     literal::{number, text, utf8},
+    meaning::{Announced, Arena},
     names::python3_name,
 };
 
 /// Protocols up to this one name globals as Python 2 did.
 const PYTHON2_PROTOCOL: u64 = 2;
+
+/// Who reads the pickle in Python, where readers differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// `pickle.load`.
+    #[default]
+    Plain,
+    /// `joblib.load`: the bytes of arrays stand between the instructions.
+    Joblib,
+}
 
 /// What a pickle built, as far as it could be followed.
 #[derive(Clone, Debug)]
@@ -21,15 +33,16 @@ pub struct Pickle<'a> {
     root: Option<Id>,
     symbols: Vec<SymbolUse>,
     error: Option<Error>,
-    bytes_read: usize,
+    range: Range<u64>,
+    leftover: usize,
     protocol: u8,
 }
 
 /// A place where a pickle names something to import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SymbolUse {
-    /// The first byte of the instruction.
-    pub offset: usize,
+    /// The first byte of the instruction, counted from the start of the stream.
+    pub offset: u64,
     /// The instruction: GLOBAL, STACK_GLOBAL or INST.
     pub opcode: Opcode,
     /// The symbol.
@@ -46,35 +59,43 @@ pub struct SymbolUse {
 /// borrowed from `bytes`, what stands twice is stored once.
 #[must_use]
 pub fn evaluate<'a>(bytes: &'a [u8], limits: &Limits) -> Pickle<'a> {
-    let mut decoder = Decoder::new(bytes);
+    evaluate_stream(bytes, 0, Dialect::Plain, limits)
+}
+
+/// Follows the pickle that begins at byte `at` of a stream, as [`evaluate`] does.
+///
+/// # Cost
+/// One pass, each byte is read once; bytes that stay where they are (see [`Stream::near_bytes`]) are
+/// not read.
+#[must_use]
+pub fn evaluate_stream<'a>(
+    stream: impl Stream<'a>,
+    at: u64,
+    dialect: Dialect,
+    limits: &Limits,
+) -> Pickle<'a> {
+    let mut decoder = Decoder::starting_at(stream, at);
     let mut machine = Machine {
         limits,
+        dialect,
         values: Vec::new(),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: Vec::new(),
+        stack: Stack::default(),
         symbols: Vec::new(),
         protocol: 0,
         operations: 0,
         spent: 0,
     };
-    let mut root = None;
-    let error = loop {
-        match decoder.next_instruction() {
-            Ok(None) => break None,
-            Err(error) => break Some(error),
-            Ok(Some(instruction)) => match machine.step(&instruction) {
-                Ok(found) => root = found.or(root),
-                Err(detail) => break Some(Error::new(instruction.offset, Some(instruction.opcode), detail)),
-            },
-        }
+    let (root, error) = match machine.run(&mut decoder) {
+        Ok(root) => (root, None),
+        Err(error) => (None, Some(error)),
     };
     Pickle {
         values: machine.values,
         root,
         symbols: machine.symbols,
         error,
-        bytes_read: decoder.offset(),
+        range: at..decoder.offset(),
+        leftover: machine.stack.values.len(),
         protocol: u8::try_from(machine.protocol).unwrap_or_default(),
     }
 }
@@ -84,6 +105,12 @@ impl<'a> Pickle<'a> {
     #[must_use]
     pub fn root(&self) -> Option<&Value<'a>> {
         self.root.and_then(|id| self.value(id))
+    }
+
+    /// The place of that value.
+    #[must_use]
+    pub fn root_id(&self) -> Option<Id> {
+        self.root
     }
 
     /// The value at a place of this pickle.
@@ -121,8 +148,21 @@ impl<'a> Pickle<'a> {
 
     /// Bytes up to and with STOP, or up to the instruction that failed.
     #[must_use]
-    pub fn bytes_read(&self) -> usize {
-        self.bytes_read
+    pub fn bytes_read(&self) -> u64 {
+        self.range.end.saturating_sub(self.range.start)
+    }
+
+    /// The bytes of the stream that it takes, up to and with STOP or up to the instruction that
+    /// failed.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Values that STOP left on the stack. Python forgets them; no writer leaves any.
+    #[must_use]
+    pub fn leftover(&self) -> usize {
+        self.leftover
     }
 
     /// The protocol that the pickle says it is of; 0 where it does not say.
@@ -134,19 +174,88 @@ impl<'a> Pickle<'a> {
 
 struct Machine<'a, 'l> {
     limits: &'l Limits,
+    dialect: Dialect,
     values: Vec<Value<'a>>,
-    stack: Vec<Id>,
-    /// Heights of the stack at the marks that are open.
-    marks: Vec<usize>,
-    memo: Vec<Option<Id>>,
+    stack: Stack,
     symbols: Vec<SymbolUse>,
     protocol: u64,
     operations: u64,
     spent: u64,
 }
 
+/// What a pickle within another has of its own.
+#[derive(Default)]
+struct Stack {
+    values: Vec<Id>,
+    /// Heights of the stack at the marks that are open.
+    marks: Vec<usize>,
+    memo: Vec<Option<Id>>,
+    /// Entries of the memo that are filled: MEMOIZE counts them, as Python does.
+    memoized: usize,
+}
+
 impl<'a> Machine<'a, '_> {
-    fn step(&mut self, instruction: &Instruction<'a>) -> Result<Option<Id>, Detail> {
+    /// Follows a pickle to its STOP.
+    fn run<S: Stream<'a>>(&mut self, decoder: &mut Decoder<'a, S>) -> Result<Option<Id>, Error> {
+        let mut root = None;
+        while let Some(instruction) = decoder.next_instruction()? {
+            let (offset, opcode) = (instruction.offset, instruction.opcode);
+            let failed = |detail| Error::new(offset, Some(opcode), detail);
+            root = self.step(instruction).map_err(failed)?.or(root);
+            if opcode == Opcode::Build && self.dialect == Dialect::Joblib {
+                self.array_behind(decoder, offset)?;
+            }
+        }
+        Ok(root)
+    }
+
+    /// joblib writes the bytes of an array, or a pickle of its objects, behind the BUILD of the
+    /// record that describes it.
+    fn array_behind<S: Stream<'a>>(
+        &mut self,
+        decoder: &mut Decoder<'a, S>,
+        offset: u64,
+    ) -> Result<(), Error> {
+        let failed = |detail| Error::new(offset, Some(Opcode::Build), detail);
+        let top = self.top().map_err(failed)?;
+        let Some(announced) = Arena(&self.values).announced_array(top) else { return Ok(()) };
+        let start = decoder.offset();
+        let behind = match announced.map_err(|needed| failed(Detail::Array { needed }))? {
+            Announced::Pickle => {
+                self.dialect = Dialect::Plain;
+                let outer = std::mem::take(&mut self.stack);
+                let (protocol, frame) = (self.protocol, decoder.swap_frame(None));
+                decoder.jump(start);
+                let root = self.run(decoder)?.ok_or_else(|| failed(Detail::StackEmpty))?;
+                decoder.jump(decoder.offset());
+                decoder.swap_frame(frame);
+                (self.stack, self.protocol, self.dialect) = (outer, protocol, Dialect::Joblib);
+                Behind::Pickle(root)
+            }
+            Announced::Bytes { bytes, padded } => {
+                let mut at = start;
+                if padded {
+                    let pad = decoder.stream().peek(at, 1).map_err(|e| failed(Detail::read(&e)))?;
+                    let pad =
+                        pad.first().copied().ok_or_else(|| failed(Detail::End { needed: "an array" }))?;
+                    at = at.saturating_add(1).saturating_add(u64::from(pad));
+                }
+                let left = decoder.stream().len().saturating_sub(at);
+                if bytes > left {
+                    return Err(failed(Detail::Bytes { length: bytes, left }));
+                }
+                let end = at.saturating_add(bytes);
+                decoder.jump(end);
+                Behind::Bytes(at..end)
+            }
+        };
+        if let Ok(Value::Object(object)) = self.top_value() {
+            object.behind = behind;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, instruction: Instruction<'a>) -> Result<Option<Id>, Detail> {
         self.operations = self.operations.saturating_add(1);
         if self.operations > self.limits.operations {
             return Err(Detail::Limit { what: "instructions", limit: self.limits.operations });
@@ -154,7 +263,7 @@ impl<'a> Machine<'a, '_> {
         let opcode = instruction.opcode;
         match opcode {
             Opcode::Stop => return self.pop().map(Some),
-            Opcode::Proto => self.proto(instruction.argument)?,
+            Opcode::Proto => self.proto(&instruction.argument)?,
             Opcode::Frame => {}
             Opcode::Mark => self.mark()?,
             Opcode::Pop => self.discard()?,
@@ -220,14 +329,15 @@ impl<'a> Machine<'a, '_> {
             Opcode::Build => self.build()?,
             Opcode::Put | Opcode::BinPut | Opcode::LongBinPut | Opcode::Memoize => {
                 let place = match opcode {
-                    Opcode::Memoize => self.memo.len() as u64,
-                    _ => memo_index(instruction.argument)?,
+                    Opcode::Memoize => self.stack.memoized as u64,
+                    _ => memo_index(&instruction.argument)?,
                 };
                 self.remember(place)?;
             }
             Opcode::Get | Opcode::BinGet | Opcode::LongBinGet => {
-                let index = memo_index(instruction.argument)?;
-                let place = usize::try_from(index).ok().and_then(|i| self.memo.get(i).copied().flatten());
+                let index = memo_index(&instruction.argument)?;
+                let place =
+                    usize::try_from(index).ok().and_then(|i| self.stack.memo.get(i).copied().flatten());
                 self.push_id(place.ok_or(Detail::MemoMissing { index })?)?;
             }
             Opcode::Global | Opcode::Inst | Opcode::StackGlobal => self.symbol(instruction)?,
@@ -251,13 +361,13 @@ impl<'a> Machine<'a, '_> {
         Ok(None)
     }
 
-    fn proto(&mut self, argument: Argument<'_>) -> Result<(), Detail> {
+    fn proto(&mut self, argument: &Argument<'_>) -> Result<(), Detail> {
         match argument {
             Argument::Unsigned(protocol @ 0..=5) => {
-                self.protocol = protocol;
+                self.protocol = *protocol;
                 Ok(())
             }
-            Argument::Unsigned(protocol) => Err(Detail::Protocol { protocol }),
+            Argument::Unsigned(protocol) => Err(Detail::Protocol { protocol: *protocol }),
             _ => Ok(()),
         }
     }
@@ -275,7 +385,9 @@ impl<'a> Machine<'a, '_> {
                 items.len().saturating_mul(size_of::<Id>())
             }
             Value::Dict(entries) => entries.len().saturating_mul(size_of::<(Id, Id)>()),
-            Value::Long(Cow::Owned(bytes)) | Value::Bytes(Cow::Owned(bytes)) => bytes.len(),
+            Value::Long(Cow::Owned(bytes))
+            | Value::Bytes(Cow::Owned(bytes))
+            | Value::ByteArray(Cow::Owned(bytes)) => bytes.len(),
             Value::Str(Cow::Owned(text)) => text.len(),
             Value::Symbol(symbol) => symbol.module.len().saturating_add(symbol.name.len()),
             _ => 0,
@@ -294,48 +406,48 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn push_id(&mut self, id: Id) -> Result<(), Detail> {
-        if self.stack.len() >= self.limits.stack {
+        if self.stack.values.len() >= self.limits.stack {
             return Err(Detail::Limit { what: "values on the stack", limit: self.limits.stack as u64 });
         }
-        self.stack.push(id);
+        self.stack.values.push(id);
         Ok(())
     }
 
     fn mark(&mut self) -> Result<(), Detail> {
-        if self.marks.len() >= self.limits.stack {
+        if self.stack.marks.len() >= self.limits.stack {
             return Err(Detail::Limit { what: "marks on the stack", limit: self.limits.stack as u64 });
         }
-        self.marks.push(self.stack.len());
+        self.stack.marks.push(self.stack.values.len());
         Ok(())
     }
 
     /// The height below which an instruction sees nothing.
     fn floor(&self) -> usize {
-        self.marks.last().copied().unwrap_or_default()
+        self.stack.marks.last().copied().unwrap_or_default()
     }
 
     fn top(&self) -> Result<Id, Detail> {
-        let top = self.stack.last().filter(|_| self.stack.len() > self.floor());
+        let top = self.stack.values.last().filter(|_| self.stack.values.len() > self.floor());
         top.copied().ok_or(Detail::StackEmpty)
     }
 
     fn pop(&mut self) -> Result<Id, Detail> {
         let top = self.top()?;
-        self.stack.pop();
+        self.stack.values.pop();
         Ok(top)
     }
 
     /// POP takes a mark where nothing stands above it, as Python's does.
     fn discard(&mut self) -> Result<(), Detail> {
-        if self.stack.len() == self.floor() && self.marks.pop().is_some() {
+        if self.stack.values.len() == self.floor() && self.stack.marks.pop().is_some() {
             return Ok(());
         }
         self.pop().map(drop)
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>, Detail> {
-        let height = self.marks.pop().ok_or(Detail::NoMark)?;
-        Ok(self.stack.split_off(height.min(self.stack.len())))
+        let height = self.stack.marks.pop().ok_or(Detail::NoMark)?;
+        Ok(self.stack.values.split_off(height.min(self.stack.values.len())))
     }
 
     // Containers.
@@ -352,8 +464,8 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn tuple_of(&mut self, count: usize) -> Result<(), Detail> {
-        let start = self.stack.len().checked_sub(count).filter(|start| *start >= self.floor());
-        let items = self.stack.split_off(start.ok_or(Detail::StackEmpty)?);
+        let start = self.stack.values.len().checked_sub(count).filter(|start| *start >= self.floor());
+        let items = self.stack.values.split_off(start.ok_or(Detail::StackEmpty)?);
         self.push(Value::Tuple(items))
     }
 
@@ -401,22 +513,25 @@ impl<'a> Machine<'a, '_> {
         let limit = self.limits.memo;
         let place = usize::try_from(index).ok().filter(|place| *place < limit);
         let place = place.ok_or(Detail::Limit { what: "entries of the memo", limit: limit as u64 })?;
-        if place >= self.memo.len() {
+        if place >= self.stack.memo.len() {
             // A pickle may store number 1,000,000 first: what lies between is paid for.
             let grown = place.saturating_add(1);
-            self.spend(grown.saturating_sub(self.memo.len()).saturating_mul(size_of::<Option<Id>>()))?;
-            self.memo.resize(grown, None);
+            self.spend(grown.saturating_sub(self.stack.memo.len()).saturating_mul(size_of::<Option<Id>>()))?;
+            self.stack.memo.resize(grown, None);
         }
-        if let Some(entry) = self.memo.get_mut(place) {
-            *entry = Some(top);
+        if let Some(entry) = self.stack.memo.get_mut(place)
+            && entry.replace(top).is_none()
+        {
+            self.stack.memoized = self.stack.memoized.saturating_add(1);
         }
         Ok(())
     }
 
     // Names and records.
 
-    fn symbol(&mut self, instruction: &Instruction<'a>) -> Result<(), Detail> {
-        let (module, name) = match instruction.argument {
+    fn symbol(&mut self, instruction: Instruction<'a>) -> Result<(), Detail> {
+        let Instruction { offset, opcode, argument } = instruction;
+        let (module, name) = match argument {
             Argument::TwoLines(module, name) => (utf8(module)?, utf8(name)?),
             _ => {
                 let name = self.pop_text()?;
@@ -426,8 +541,8 @@ impl<'a> Machine<'a, '_> {
         let symbol = self.canonical(module, name);
         let value = self.store(Value::Symbol(symbol))?;
         self.spend(size_of::<SymbolUse>())?;
-        self.symbols.push(SymbolUse { offset: instruction.offset, opcode: instruction.opcode, value });
-        if instruction.opcode != Opcode::Inst {
+        self.symbols.push(SymbolUse { offset, opcode, value });
+        if opcode != Opcode::Inst {
             return self.push_id(value);
         }
         let arguments = self.pop_to_mark()?;
@@ -487,6 +602,7 @@ impl<'a> Machine<'a, '_> {
             states: Vec::new(),
             items: Vec::new(),
             entries: Vec::new(),
+            behind: Behind::Nothing,
         }))
     }
 }
@@ -499,9 +615,9 @@ fn pairs(items: Vec<Id>) -> Result<Vec<(Id, Id)>, Detail> {
     Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
 }
 
-fn memo_index(argument: Argument<'_>) -> Result<u64, Detail> {
+fn memo_index(argument: &Argument<'_>) -> Result<u64, Detail> {
     match argument {
-        Argument::Unsigned(index) => Ok(index),
+        Argument::Unsigned(index) => Ok(*index),
         Argument::Bytes(line) => {
             let text = std::str::from_utf8(line).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
             text.and_then(|text| text.parse().ok())

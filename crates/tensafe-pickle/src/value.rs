@@ -1,6 +1,6 @@
 //! What a pickle builds: values in an arena, which refer to each other by number.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt, ops::Range};
 
 /// The place of a value in the arena of its [`Pickle`](crate::Pickle).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +24,10 @@ pub enum Value<'a> {
     /// Bytes, or the text of Python 2.
     Bytes(Cow<'a, [u8]>),
     /// A `bytearray`.
-    ByteArray(&'a [u8]),
+    ByteArray(Cow<'a, [u8]>),
+    /// Bytes, a `bytearray` or text of Python 2 that were left where they are: a range of the
+    /// [`Stream`](crate::Stream).
+    Far(Range<u64>),
     /// A tuple.
     Tuple(Vec<Id>),
     /// A list.
@@ -66,6 +69,12 @@ impl Symbol<'_> {
     }
 }
 
+impl fmt::Display for Symbol<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.module, self.name)
+    }
+}
+
 /// A record of a call that was not made, and of what would have been done to its result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
@@ -83,6 +92,20 @@ pub struct Object {
     pub items: Vec<Id>,
     /// What would be set as items.
     pub entries: Vec<(Id, Id)>,
+    /// What follows it in the stream instead of being part of the pickle.
+    pub behind: Behind,
+}
+
+/// What follows an object in the stream: joblib writes arrays between the instructions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The bytes of an array: a range of the stream.
+    Bytes(Range<u64>),
+    /// A pickle of its own, which built this.
+    Pickle(Id),
 }
 
 /// How an object would be made.
@@ -106,7 +129,7 @@ impl Value<'_> {
             Self::Int(_) | Self::Long(_) => "an integer",
             Self::Float(_) => "a float",
             Self::Str(_) => "text",
-            Self::Bytes(_) => "bytes",
+            Self::Bytes(_) | Self::Far(_) => "bytes",
             Self::ByteArray(_) => "a bytearray",
             Self::Tuple(_) => "a tuple",
             Self::List(_) => "a list",

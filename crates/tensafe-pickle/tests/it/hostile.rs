@@ -6,7 +6,7 @@ use tensafe_pickle::{ErrorKind, Limits, Made, Value, evaluate};
 use crate::shown;
 
 /// The names that a pickle would import, with the byte of each.
-fn names(bytes: &[u8]) -> Vec<(usize, String)> {
+fn names(bytes: &[u8]) -> Vec<(u64, String)> {
     let pickle = evaluate(bytes, &Limits::default());
     let name = |value| pickle.symbol(value).map(|s| format!("{}.{}", s.module, s.name)).unwrap();
     pickle.symbols().iter().map(|used| (used.offset, name(used.value))).collect()
@@ -199,7 +199,7 @@ proptest! {
     #[test]
     fn any_bytes_are_followed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let pickle = evaluate(&bytes, &Limits::default());
-        prop_assert!(pickle.bytes_read() <= bytes.len());
+        prop_assert!(pickle.bytes_read() <= bytes.len() as u64);
         prop_assert_eq!(pickle.root().is_some(), pickle.error().is_none());
     }
 
@@ -208,7 +208,7 @@ proptest! {
         opcodes in prop::collection::vec(prop::sample::select(b"(.02NRabdltst)1Q]eoh\0q\0u}\x81\x85\x86\x87\x88\x8f\x90\x91\x92\x93\x94K\x01".to_vec()), 0..200),
     ) {
         let pickle = evaluate(&opcodes, &Limits::default());
-        prop_assert!(pickle.bytes_read() <= opcodes.len());
+        prop_assert!(pickle.bytes_read() <= opcodes.len() as u64);
         for value in pickle.values() {
             prop_assert!(!value.kind().is_empty());
         }

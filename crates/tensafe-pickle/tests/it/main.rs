@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod hostile;
+mod meaning;
 mod python;
 
 use std::fmt::Write as _;
@@ -35,6 +36,7 @@ fn show(pickle: &Pickle<'_>, value: &Value<'_>, out: &mut String) {
         Value::Str(text) => write!(out, "str:{}", hex(text.as_bytes())).unwrap(),
         Value::Bytes(bytes) => write!(out, "bytes:{}", hex(bytes)).unwrap(),
         Value::ByteArray(bytes) => write!(out, "bytearray:{}", hex(bytes)).unwrap(),
+        Value::Far(range) => write!(out, "far:{}..{}", range.start, range.end).unwrap(),
         Value::Symbol(symbol) => write!(out, "{}.{}", symbol.module, symbol.name).unwrap(),
         Value::Tuple(items) => bracket("tuple", out, |out| each(items, out)),
         Value::List(items) => bracket("list", out, |out| each(items, out)),

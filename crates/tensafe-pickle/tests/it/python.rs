@@ -9,7 +9,7 @@ use tensafe_pickle::{Opcode, evaluate};
 
 use crate::shown;
 
-fn python(program: &str) -> String {
+pub(crate) fn python(program: &str) -> String {
     let mut child =
         Command::new("python3").arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(program.as_bytes()).unwrap();
@@ -85,10 +85,10 @@ fn a_pickle_that_is_cut_anywhere_is_an_error_and_never_a_panic() {
     for line in python(program).lines() {
         let pickle = unhex(line);
         let whole = evaluate(&pickle, &Default::default());
-        assert!(whole.error().is_none() && whole.bytes_read() == pickle.len());
+        assert!(whole.error().is_none() && whole.bytes_read() == pickle.len() as u64);
         for end in 0..pickle.len() {
             let cut = evaluate(&pickle[..end], &Default::default());
-            assert!(cut.error().is_some() && cut.root().is_none() && cut.bytes_read() <= end);
+            assert!(cut.error().is_some() && cut.root().is_none() && cut.bytes_read() <= end as u64);
             assert!(cut.symbols().len() <= whole.symbols().len());
         }
     }
