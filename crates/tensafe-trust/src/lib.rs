@@ -23,7 +23,10 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod content;
+mod file;
 mod finding;
+mod input;
 mod nested;
 mod options;
 mod output;
@@ -32,11 +35,13 @@ mod policy;
 mod preview;
 mod rule;
 mod scan;
+mod sequence;
 mod symbols;
+mod text;
 
+pub use file::scan_bytes;
 pub use finding::{FileReport, Finding, Level, ScanReport, Verdict};
 pub use options::{Limits, ScanOptions};
 pub use output::{to_cyclonedx, to_json, to_sarif};
 pub use policy::{Policy, PolicyError};
 pub use rule::Rule;
-pub use scan::scan_bytes;

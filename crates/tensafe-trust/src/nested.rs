@@ -3,10 +3,13 @@
 //! Nothing loads them by itself, so they are notes; one that would run code is an error. The work is
 //! bounded by a budget of bytes for a whole file.
 
-use tensafe_pickle::{Pickle, Value, evaluate};
+use std::ops::Range;
+
+use tensafe_pickle::{Dialect, Pickle, Value, evaluate_stream};
 
 use crate::{
     Finding, Level, Rule,
+    input::Input,
     pickle::judge_evaluated,
     scan::{Place, Scan},
 };
@@ -16,25 +19,39 @@ const LEAST_BYTES: usize = 12;
 /// The start of a text that is decoded to see whether the rest is worth it.
 const PROBE_BYTES: usize = 16;
 
-/// Looks into every text and all bytes of `pickle`, whose own bytes are `bytes`.
-pub(crate) fn look(bytes: &[u8], pickle: &Pickle<'_>, place: &Place<'_>, scan: &mut Scan<'_>) {
+/// Looks into every text and all bytes of `pickle`, which was read from `input`.
+pub(crate) fn look(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
     for value in pickle.values() {
         let held: &[u8] = match value {
             Value::Str(text) => text.as_bytes(),
             Value::Bytes(held) => held,
             Value::ByteArray(held) => held,
+            Value::Far(range) => {
+                far(input, range, place, scan);
+                continue;
+            }
             _ => continue,
         };
         if held.len() < LEAST_BYTES {
             continue;
         }
         let Some((form, decoded)) = candidate(held) else { continue };
-        let held = decoded.as_deref().unwrap_or(held);
-        let offset = offset_in(bytes, value);
-        if !scan.spend_nested(held.len(), place) {
+        let offset = input.offset_of(held);
+        let held = decoded.unwrap_or_else(|| held.to_vec());
+        if !scan.spend_nested(held.len() as u64, place) {
             return;
         }
-        judge(form, held, offset, place, scan);
+        judge(form, Input::of_bytes(held), offset, place, scan);
+    }
+}
+
+/// Bytes that were left where they are: arrays, or what begins as something to load.
+fn far(input: &Input, range: &Range<u64>, place: Place<'_>, scan: &mut Scan<'_>) {
+    let start = input.read(range.start..range.start.saturating_add(PROBE_BYTES as u64));
+    if start.is_ok_and(|start| looks_loadable(&start))
+        && scan.spend_nested(range.end.saturating_sub(range.start), place)
+    {
+        judge("plain", input.part(range.clone()), Some(range.start), place, scan);
     }
 }
 
@@ -69,19 +86,20 @@ fn looks_packed(bytes: &[u8]) -> bool {
         .any(|magic| bytes.starts_with(magic))
 }
 
-fn judge(form: &str, held: &[u8], offset: Option<usize>, place: &Place<'_>, scan: &mut Scan<'_>) {
+fn judge(form: &str, held: Input, offset: Option<u64>, place: Place<'_>, scan: &mut Scan<'_>) {
     let Some(mut inner) = scan.below(place) else { return };
-    if looks_packed(held) {
-        inner.content("nested", held.to_vec(), &Place::ROOT);
+    let Ok(head) = held.head(PROBE_BYTES) else { return };
+    if looks_packed(&head) {
+        inner.content("nested", &held, Place::ROOT);
     } else {
-        let pickle = evaluate(held, &scan.options.limits.pickle);
+        let pickle = evaluate_stream(held.stream(), 0, Dialect::Plain, &scan.options.limits.pickle);
         // Without the byte that says so, text is a pickle where it names what harms, alone.
-        let says_so =
-            held.first() == Some(&0x80) && (pickle.error().is_none() || !pickle.symbols().is_empty());
+        let known = pickle.error().is_none() || !pickle.symbols().is_empty();
+        let says_so = head.first() == Some(&0x80) && known;
         if !says_so && pickle.symbols().is_empty() {
             return;
         }
-        judge_evaluated(held, &pickle, &Place::ROOT, &mut inner);
+        judge_evaluated(&held, &pickle, Place::ROOT, &mut inner);
         let harms = [Rule::RunsCode, Rule::ReachesNetwork, Rule::TouchesFiles];
         if !says_so && !inner.findings.any_of(&harms) {
             return;
@@ -100,19 +118,7 @@ fn judge(form: &str, held: &[u8], offset: Option<usize>, place: &Place<'_>, scan
         }
         _ => Finding::new(Rule::NestedPickle, what),
     };
-    scan.add(place, Finding { offset: offset.and_then(|at| at.try_into().ok()), ..finding });
-}
-
-/// Where a value that borrows from `bytes` stands in it.
-fn offset_in(bytes: &[u8], value: &Value<'_>) -> Option<usize> {
-    let held = match value {
-        Value::Str(text) => text.as_ptr(),
-        Value::Bytes(held) => held.as_ptr(),
-        Value::ByteArray(held) => held.as_ptr(),
-        _ => return None,
-    };
-    let offset = held.addr().checked_sub(bytes.as_ptr().addr())?;
-    Some(offset).filter(|offset| *offset < bytes.len())
+    scan.add(place, Finding { offset, ..finding });
 }
 
 fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {

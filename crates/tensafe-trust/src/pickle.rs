@@ -7,49 +7,89 @@ mod linear;
 
 use std::collections::{HashMap, HashSet};
 
-use tensafe_pickle::{ErrorKind, Id, Made, Object, Opcode, Pickle, Symbol, Value, evaluate};
+use tensafe_pickle::{Dialect, ErrorKind, Id, Made, Object, Opcode, Pickle, Symbol, Value, evaluate_stream};
 
 use crate::{
-    Finding, Level, Rule, nested,
+    Finding, Level, Rule,
+    input::Input,
+    nested,
     preview::{self, named},
     scan::{Place, Scan},
     symbols::{self, Judgement},
 };
 
-/// What a pickle turned out to be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Judged {
-    /// Bytes up to and with its STOP; `None` where it breaks.
-    pub(crate) end: Option<usize>,
-    /// Whether it is the number that legacy files of torch begin with.
-    pub(crate) torch_magic: bool,
-}
-
 /// The number of legacy torch files, 0x1950a86a20f9469cfc6c, as bytes of a pickle's integer.
 const TORCH_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// Judges the pickle at the start of `bytes`.
-pub(crate) fn judge(bytes: &[u8], place: &Place<'_>, scan: &mut Scan<'_>) -> Judged {
-    let pickle = evaluate(bytes, &scan.options.limits.pickle);
-    judge_evaluated(bytes, &pickle, place, scan)
+/// Judges a pickle that `pickle` would load, and as joblib would load it, and returns the byte after
+/// its STOP; `None` where it breaks.
+pub(crate) fn judge(
+    input: &Input,
+    pickle: &Pickle<'_>,
+    place: Place<'_>,
+    scan: &mut Scan<'_>,
+) -> Option<u64> {
+    if !is_of_joblib(pickle) {
+        return judge_evaluated(input, pickle, place, scan);
+    }
+    // joblib reads arrays where `pickle` reads instructions: each reader has its own program.
+    let (at, limits) = (pickle.range().start, &scan.options.limits.pickle);
+    let of_joblib = evaluate_stream(input.stream(), at, Dialect::Joblib, limits);
+    if pickle.error().is_some() {
+        harm_alone(pickle, place, scan);
+    } else {
+        judge_evaluated(input, pickle, place, scan);
+    }
+    judge_evaluated(input, &of_joblib, place, scan)
 }
 
-/// The same for a pickle that was evaluated already.
+/// Whether joblib wrote arrays into it.
+pub(crate) fn is_of_joblib(pickle: &Pickle<'_>) -> bool {
+    pickle
+        .symbols()
+        .iter()
+        .filter_map(|used| pickle.symbol(used.value))
+        .any(|symbol| &*symbol.module == "joblib.numpy_pickle" && &*symbol.name == "NumpyArrayWrapper")
+}
+
+/// Whether it is the number that legacy files of torch begin with.
+pub(crate) fn is_torch_magic(pickle: &Pickle<'_>) -> bool {
+    matches!(pickle.root(), Some(Value::Long(number)) if **number == TORCH_MAGIC)
+}
+
+/// Judges a pickle that was evaluated.
 pub(crate) fn judge_evaluated(
-    bytes: &[u8],
+    input: &Input,
     pickle: &Pickle<'_>,
-    place: &Place<'_>,
+    place: Place<'_>,
     scan: &mut Scan<'_>,
-) -> Judged {
+) -> Option<u64> {
     let calls = Calls::of(pickle);
     symbols_of(pickle, &calls, place, scan);
-    objects(pickle, place, scan);
+    objects(input, pickle, place, scan);
     if let Some(error) = pickle.error() {
-        ending(bytes, pickle, error, place, scan);
+        ending(input, pickle, error, place, scan);
     }
-    nested::look(bytes, pickle, place, scan);
-    let torch_magic = matches!(pickle.root(), Some(Value::Long(number)) if **number == TORCH_MAGIC);
-    Judged { end: pickle.error().is_none().then(|| pickle.bytes_read()), torch_magic }
+    nested::look(input, pickle, place, scan);
+    pickle.error().is_none().then(|| pickle.range().end)
+}
+
+/// Only what is known to harm, of a pickle that is data where it breaks.
+fn harm_alone(pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
+    for used in pickle.symbols() {
+        let Some(symbol) = pickle.symbol(used.value) else { continue };
+        let judgement = symbols::judge(symbol);
+        if judgement.is_harm()
+            && let Some(rule) = rule_of(judgement, true)
+        {
+            let name = symbol.to_string();
+            let message = format!("imports {} for readers that know no joblib", named(&name));
+            scan.add(
+                place,
+                Finding::new(rule, message).of_symbol(name).by(used.opcode.name()).at(used.offset),
+            );
+        }
+    }
 }
 
 /// Who is called, by whom, and with what.
@@ -67,6 +107,9 @@ impl Calls {
         for value in pickle.values() {
             if let Value::Object(object) = value {
                 first.entry(object.callable).or_insert((object.made, object.arguments));
+                if let Some((function, arguments)) = called_by_torch(pickle, object) {
+                    first.entry(function).or_insert((Made::Call, arguments));
+                }
                 if is_plain_attribute(pickle, object) {
                     attributes.insert(object.callable);
                 }
@@ -84,6 +127,21 @@ impl Calls {
     }
 }
 
+/// The function and arguments that `torch._tensor._rebuild_from_type_v2` is given to call.
+fn called_by_torch(pickle: &Pickle<'_>, object: &Object) -> Option<(Id, Id)> {
+    let symbol = pickle.symbol(object.callable)?;
+    if !(symbol.module.starts_with("torch") && symbol.name.starts_with("_rebuild_from_type")) {
+        return None;
+    }
+    match pickle.value(object.arguments)? {
+        Value::Tuple(items) => match items[..] {
+            [function, _, arguments, ..] => Some((function, arguments)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Whether the call takes a public attribute of a symbol that is not known to do harm, as pickles of
 /// enumerations and of methods do.
 fn is_plain_attribute(pickle: &Pickle<'_>, object: &Object) -> bool {
@@ -96,17 +154,22 @@ fn is_plain_attribute(pickle: &Pickle<'_>, object: &Object) -> bool {
         && matches!(symbols::judge(&attribute), Judgement::Dotted)
 }
 
-fn symbols_of(pickle: &Pickle<'_>, calls: &Calls, place: &Place<'_>, scan: &mut Scan<'_>) {
+fn symbols_of(pickle: &Pickle<'_>, calls: &Calls, place: Place<'_>, scan: &mut Scan<'_>) {
     for used in pickle.symbols() {
         let Some(symbol) = pickle.symbol(used.value) else { continue };
         let call = calls.first.get(&used.value);
         let plain = calls.attributes.contains(&used.value);
         let judgement = match symbols::judge(symbol) {
             Judgement::Attribute if !plain => Judgement::RunsCode,
+            // A class as a value: the type of an array, or of what a dict holds.
+            _ if call.is_none() && symbols::is_harmless_value(symbol) => Judgement::Harmless,
             other => other,
         };
+        if let Some(finding) = scan.denied(&symbol.to_string()) {
+            scan.add(place, finding.by(used.opcode.name()).at(used.offset));
+        }
         let Some(rule) = rule_of(judgement, call.is_some()) else { continue };
-        let name = full_name(symbol);
+        let name = symbol.to_string();
         let message = match call {
             Some((made, arguments)) => {
                 let arguments = preview::arguments(pickle, *arguments);
@@ -138,14 +201,10 @@ pub(crate) fn rule_of(judgement: Judgement, called: bool) -> Option<Rule> {
     })
 }
 
-pub(crate) fn full_name(symbol: &Symbol<'_>) -> String {
-    format!("{}.{}", symbol.module, symbol.name)
-}
-
-fn objects(pickle: &Pickle<'_>, place: &Place<'_>, scan: &mut Scan<'_>) {
+fn objects(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
     for value in pickle.values() {
         match value {
-            Value::Object(object) => judge_object(pickle, object, place, scan),
+            Value::Object(object) => judge_object(input, pickle, object, place, scan),
             Value::Persistent(id) => persistent(pickle, *id, place, scan),
             Value::Dict(entries) => {
                 for (key, value) in entries {
@@ -157,7 +216,7 @@ fn objects(pickle: &Pickle<'_>, place: &Place<'_>, scan: &mut Scan<'_>) {
     }
 }
 
-fn judge_object(pickle: &Pickle<'_>, object: &Object, place: &Place<'_>, scan: &mut Scan<'_>) {
+fn judge_object(input: &Input, pickle: &Pickle<'_>, object: &Object, place: Place<'_>, scan: &mut Scan<'_>) {
     for (key, value) in &object.entries {
         imported_text(pickle, *key, *value, place, scan);
     }
@@ -174,11 +233,11 @@ fn judge_object(pickle: &Pickle<'_>, object: &Object, place: &Place<'_>, scan: &
     };
     let grown = !object.entries.is_empty() || !object.items.is_empty();
     if grown && &*symbol.module != "collections" && is_of_torch(symbol) {
-        let text = format!("sets items of what {} makes", named(&full_name(symbol)));
-        scan.add(place, Finding::new(Rule::ItemsOfOther, text).of_symbol(full_name(symbol)));
+        let text = format!("sets items of what {} makes", named(&symbol.to_string()));
+        scan.add(place, Finding::new(Rule::ItemsOfOther, text).of_symbol(symbol.to_string()));
     }
     if &*symbol.module == "torch.storage" && &*symbol.name == "_load_from_bytes" {
-        loaded_bytes(pickle, object, place, scan);
+        loaded_bytes(input, pickle, object, place, scan);
     }
 }
 
@@ -188,13 +247,14 @@ fn is_of_torch(symbol: &Symbol<'_>) -> bool {
 }
 
 /// `torch.storage._load_from_bytes(b)` is `torch.load(b)`: what `b` holds is loaded.
-fn loaded_bytes(pickle: &Pickle<'_>, object: &Object, place: &Place<'_>, scan: &mut Scan<'_>) {
+fn loaded_bytes(input: &Input, pickle: &Pickle<'_>, object: &Object, place: Place<'_>, scan: &mut Scan<'_>) {
     let arguments = match pickle.value(object.arguments) {
         Some(Value::Tuple(items)) => &items[..],
         _ => &[],
     };
     match arguments.first().and_then(|id| pickle.value(*id)) {
-        Some(Value::Bytes(bytes)) => scan.nested_content("_load_from_bytes", bytes, place),
+        Some(Value::Bytes(bytes)) => scan.member("_load_from_bytes", bytes.to_vec(), place),
+        Some(Value::Far(range)) => scan.member_range("_load_from_bytes", input, range.clone(), place),
         _ => {
             let text = "loads a checkpoint from bytes that are computed".to_owned();
             scan.add(
@@ -205,7 +265,7 @@ fn loaded_bytes(pickle: &Pickle<'_>, object: &Object, place: &Place<'_>, scan: &
     }
 }
 
-fn persistent(pickle: &Pickle<'_>, id: Id, place: &Place<'_>, scan: &mut Scan<'_>) {
+fn persistent(pickle: &Pickle<'_>, id: Id, place: Place<'_>, scan: &mut Scan<'_>) {
     let first = match pickle.value(id) {
         Some(Value::Tuple(items)) => items.first().and_then(|id| pickle.value(*id)),
         _ => None,
@@ -231,7 +291,7 @@ fn persistent(pickle: &Pickle<'_>, id: Id, place: &Place<'_>, scan: &mut Scan<'_
 }
 
 /// Texts that training frameworks import by: they outlive loaders that refuse pickled code.
-fn imported_text(pickle: &Pickle<'_>, key: Id, value: Id, place: &Place<'_>, scan: &mut Scan<'_>) {
+fn imported_text(pickle: &Pickle<'_>, key: Id, value: Id, place: Place<'_>, scan: &mut Scan<'_>) {
     let (Some(Value::Str(key)), Some(Value::Str(value))) = (pickle.value(key), pickle.value(value)) else {
         return;
     };
@@ -249,10 +309,10 @@ fn imported_text(pickle: &Pickle<'_>, key: Id, value: Id, place: &Place<'_>, sca
 
 /// Why a pickle stops early, and what comes after.
 fn ending(
-    bytes: &[u8],
+    input: &Input,
     pickle: &Pickle<'_>,
     error: &tensafe_pickle::Error,
-    place: &Place<'_>,
+    place: Place<'_>,
     scan: &mut Scan<'_>,
 ) {
     let text = error.to_string();
@@ -276,7 +336,7 @@ fn ending(
         scan.add(place, Finding::new(Rule::Broken, text).at(error.offset()));
     }
     let seen = pickle.symbols().last().map_or(0, |used| used.offset.saturating_add(1));
-    linear::judge_rest(bytes, seen.max(error.offset()), place, scan);
+    linear::judge_rest(input, pickle.range().start, seen.max(error.offset()), place, scan);
 }
 
 fn is_grower(opcode: Opcode) -> bool {

@@ -1,24 +1,18 @@
-//! The state of one file's scan, and the entry for bytes.
+//! The state of one file's scan: its findings, its budgets, and the way into members.
 
-use crate::{FileReport, Finding, Rule, ScanOptions, finding::Findings, pickle};
+use std::ops::Range;
 
-/// Where bytes stand: in which member of the file, and how far into it.
+use crate::{Finding, Rule, ScanOptions, content, finding::Findings, input::Input};
+
+/// Where bytes stand: in which member of the file, if not in the file itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'p> {
-    /// The member, `None` for the file itself.
     pub(crate) member: Option<&'p str>,
-    /// The byte of the member at which the bytes begin.
-    pub(crate) base: u64,
 }
 
 impl Place<'_> {
-    /// The file itself, from its first byte.
-    pub(crate) const ROOT: Self = Self { member: None, base: 0 };
-
-    /// So many bytes further.
-    pub(crate) fn plus(self, bytes: u64) -> Self {
-        Self { base: self.base.saturating_add(bytes), ..self }
-    }
+    /// The file itself.
+    pub(crate) const ROOT: Self = Self { member: None };
 
     /// The path of a member below this place.
     pub(crate) fn path(&self, member: &str) -> String {
@@ -34,32 +28,46 @@ impl Place<'_> {
 pub(crate) struct Scan<'o> {
     pub(crate) options: &'o ScanOptions,
     pub(crate) findings: Findings,
+    /// The file, as policies name it.
+    path: &'o str,
     nested_left: u64,
+    unpacked_left: u64,
     depth: u32,
 }
 
 impl<'o> Scan<'o> {
-    pub(crate) fn new(options: &'o ScanOptions) -> Self {
+    pub(crate) fn new(path: &'o str, options: &'o ScanOptions) -> Self {
         Self {
             options,
             findings: Findings::new(options.limits.findings),
+            path,
             nested_left: options.limits.nested_bytes,
+            unpacked_left: options.limits.unpacked_bytes,
             depth: 0,
         }
     }
 
-    /// Adds a finding whose offset counts from `place`.
-    pub(crate) fn add(&mut self, place: &Place<'_>, mut finding: Finding) {
-        finding.offset = finding.offset.map(|offset| offset.saturating_add(place.base));
+    /// Adds a finding about what stands at `place`.
+    pub(crate) fn add(&mut self, place: Place<'_>, mut finding: Finding) {
         if finding.member.is_none() {
             finding.member = place.member.map(str::to_owned);
         }
         self.findings.add(finding);
     }
 
+    /// The finding for a symbol that a policy denies.
+    pub(crate) fn denied(&self, symbol: &str) -> Option<Finding> {
+        let reason = self.options.policy.as_ref()?.denies_symbol(symbol, self.path)?;
+        let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        Some(
+            Finding::new(Rule::Denied, format!("imports `{symbol}`, which is denied{because}"))
+                .of_symbol(symbol),
+        )
+    }
+
     /// Takes from the budget of what is looked into; says so where nothing is left.
-    pub(crate) fn spend_nested(&mut self, bytes: usize, place: &Place<'_>) -> bool {
-        let left = self.nested_left.checked_sub(bytes as u64);
+    pub(crate) fn spend_nested(&mut self, bytes: u64, place: Place<'_>) -> bool {
+        let left = self.nested_left.checked_sub(bytes);
         self.nested_left = left.unwrap_or_default();
         if left.is_none() {
             let limit = self.options.limits.nested_bytes;
@@ -69,8 +77,18 @@ impl<'o> Scan<'o> {
         left.is_some()
     }
 
+    /// Bytes that may still be decompressed into memory.
+    pub(crate) fn unpacked_left(&self) -> u64 {
+        self.unpacked_left
+    }
+
+    /// Takes from the budget of what is decompressed into memory.
+    pub(crate) fn spend_unpacked(&mut self, bytes: u64) {
+        self.unpacked_left = self.unpacked_left.saturating_sub(bytes);
+    }
+
     /// A scan one level deeper with findings of its own; `None`, and a finding, at the limit.
-    pub(crate) fn below(&mut self, place: &Place<'_>) -> Option<Self> {
+    pub(crate) fn below(&mut self, place: Place<'_>) -> Option<Self> {
         if self.depth >= self.options.limits.depth {
             let text = format!("nested deeper than {} levels", self.options.limits.depth);
             self.add(place, Finding::new(Rule::LimitMet, text));
@@ -79,7 +97,9 @@ impl<'o> Scan<'o> {
         Some(Self {
             options: self.options,
             findings: Findings::new(self.options.limits.findings),
+            path: self.path,
             nested_left: self.nested_left,
+            unpacked_left: self.unpacked_left,
             depth: self.depth.saturating_add(1),
         })
     }
@@ -87,65 +107,37 @@ impl<'o> Scan<'o> {
     /// Ends a scan that [`below`](Self::below) began.
     pub(crate) fn finish_below(self, above: &mut Self) -> Vec<Finding> {
         above.nested_left = self.nested_left;
+        above.unpacked_left = self.unpacked_left;
         self.findings.into_sorted()
     }
 
-    /// Scans what stands in `bytes` as a member of its own, with its findings among these.
-    pub(crate) fn nested_content(&mut self, label: &str, bytes: &[u8], place: &Place<'_>) {
-        let Some(inner) = self.below(place) else { return };
-        let path = place.path(label);
-        let mut inner = inner;
-        inner.content(label, bytes.to_vec(), &Place { member: Some(&path), base: 0 });
+    /// Scans bytes as a member of what stands at `place`.
+    pub(crate) fn member(&mut self, name: &str, bytes: Vec<u8>, place: Place<'_>) {
+        self.member_input(name, &Input::of_bytes(bytes), place);
+    }
+
+    /// Scans a range of bytes as a member of what stands at `place`.
+    pub(crate) fn member_range(&mut self, name: &str, input: &Input, range: Range<u64>, place: Place<'_>) {
+        self.member_input(name, &input.part(range), place);
+    }
+
+    /// Scans a member of what stands at `place`; its findings are among these.
+    pub(crate) fn member_input(&mut self, name: &str, input: &Input, place: Place<'_>) {
+        let Some(mut inner) = self.below(place) else { return };
+        let path = place.path(name);
+        inner.content(name, input, Place { member: Some(&path) });
         for finding in inner.finish_below(self) {
             self.findings.add(finding);
         }
     }
 
     /// Scans bytes of any kind and returns the word for the kind.
-    pub(crate) fn content(&mut self, _name: &str, bytes: Vec<u8>, place: &Place<'_>) -> &'static str {
-        stream(&bytes, place, self);
-        "pickle"
+    pub(crate) fn content(&mut self, name: &str, input: &Input, place: Place<'_>) -> &'static str {
+        content::scan(name, input, place, self)
     }
-}
 
-/// Judges pickles one after another.
-fn stream(bytes: &[u8], place: &Place<'_>, scan: &mut Scan<'_>) {
-    let mut at = 0usize;
-    while let Some(rest) = bytes.get(at..).filter(|rest| at == 0 || !rest.is_empty()) {
-        let place = place.plus(at as u64);
-        if at > 0 && !looks_like_pickle(rest) {
-            let text = format!("{} bytes follow the end of the pickle", rest.len());
-            return scan.add(&place, Finding::new(Rule::AfterStop, text).at(0u64));
-        }
-        if at > 0 {
-            scan.add(&place, Finding::new(Rule::SecondPickle, "another pickle follows").at(0u64));
-        }
-        let Some(end) = pickle::judge(rest, &place, scan).end else { return };
-        at = at.saturating_add(end);
-    }
-}
-
-/// Whether bytes after a pickle go on as another.
-fn looks_like_pickle(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x80, 0..=5, ..]) || {
-        let pickle = tensafe_pickle::evaluate(bytes, &tensafe_pickle::Limits::DEFAULT);
-        pickle.error().is_none() || !pickle.symbols().is_empty()
-    }
-}
-
-/// Scans bytes as if they were a file called `name`.
-///
-/// # Cost
-/// Copies the bytes once. Never fails: what cannot be understood is a finding.
-#[must_use]
-pub fn scan_bytes(name: &str, bytes: &[u8], options: &ScanOptions) -> FileReport {
-    let mut scan = Scan::new(options);
-    let kind = scan.content(name, bytes.to_vec(), &Place::ROOT);
-    FileReport {
-        path: name.to_owned(),
-        kind,
-        bytes: bytes.len() as u64,
-        findings: scan.findings.into_sorted(),
-        unreadable: None,
+    /// Says that bytes could not be read.
+    pub(crate) fn unread(&mut self, error: &tensafe_io::Error, place: Place<'_>) {
+        self.add(place, Finding::new(Rule::BrokenArchive, error.chain().to_string()));
     }
 }

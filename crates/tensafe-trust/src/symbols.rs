@@ -9,7 +9,7 @@ mod harmful;
 mod harmless;
 mod stdlib;
 
-use tensafe_pickle::{Symbol, python3_name};
+use tensafe_pickle::{Symbol, known_symbol, python3_name};
 
 /// What importing or calling a symbol would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,21 @@ pub(crate) enum Judgement {
     Unknown,
 }
 
+impl Judgement {
+    /// Whether it is known to do harm.
+    pub(crate) fn is_harm(self) -> bool {
+        matches!(self, Self::RunsCode | Self::Network | Self::Files)
+    }
+}
+
+/// Whether a symbol that may harm when it is called is a class that pickles hold as a value.
+pub(crate) fn is_harmless_value(symbol: &Symbol<'_>) -> bool {
+    matches!(
+        (&*symbol.module, &*symbol.name),
+        ("builtins", "type") | ("numpy" | "numpy.core.memmap" | "numpy._core.memmap", "memmap")
+    )
+}
+
 /// Judges a symbol by its names, as Python 3 and as Python 2 would import it.
 pub(crate) fn judge(symbol: &Symbol<'_>) -> Judgement {
     let (module, name) = (&*symbol.module, &*symbol.name);
@@ -61,7 +76,7 @@ fn of_names(module: &str, name: &str) -> Judgement {
     if let Some(known) = harmful::name(module, name) {
         return known;
     }
-    if harmless::is_harmless(module, name) {
+    if harmless::is_harmless(module, name) || is_known(module, name) {
         return Judgement::Harmless;
     }
     if !is_dotted_path(module) || !is_dotted_path(name) {
@@ -86,6 +101,11 @@ fn of_names(module: &str, name: &str) -> Judgement {
         Some(top) if stdlib::is_stdlib(top) => Judgement::StandardLibrary,
         _ => Judgement::Unknown,
     }
+}
+
+/// What the converter interprets, but for what another table says more of.
+fn is_known(module: &str, name: &str) -> bool {
+    known_symbol(module, name) && !matches!((module, name), ("builtins", "type") | (_, "memmap"))
 }
 
 /// Attributes of attributes: what any of them leads to.

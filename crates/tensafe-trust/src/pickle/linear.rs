@@ -7,13 +7,17 @@ use std::{borrow::Cow, collections::HashMap};
 
 use tensafe_pickle::{Argument, Decoder, Error, Instruction, Opcode, Symbol};
 
-use super::{full_name, rule_of};
+use super::rule_of;
 use crate::{
     Finding,
+    input::Input,
     preview::named,
     scan::{Place, Scan},
     symbols::{self, Judgement},
 };
+
+/// A FRAME and its length.
+const FRAME_BYTES: u64 = 9;
 
 /// Whether the instruction that failed is whole, and only the frame around it forbids it.
 pub(super) fn is_frame_broken(error: &Error) -> bool {
@@ -21,40 +25,34 @@ pub(super) fn is_frame_broken(error: &Error) -> bool {
     text.contains("crosses the frame") || text.contains("begins within another")
 }
 
-/// Judges the symbols that stand at `from` or after.
-pub(super) fn judge_rest(bytes: &[u8], from: usize, place: &Place<'_>, scan: &mut Scan<'_>) {
+/// Judges the symbols that stand at `from` or after, of the pickle that begins at `start`.
+pub(super) fn judge_rest(input: &Input, start: u64, from: u64, place: Place<'_>, scan: &mut Scan<'_>) {
     let mut walk = Walk::default();
-    let mut base = 0usize;
-    let mut decoder = Decoder::new(bytes);
-    let mut left = scan.options.limits.pickle.operations;
-    loop {
-        left = left.saturating_sub(1);
-        let instruction = match decoder.next_instruction() {
-            Ok(Some(instruction)) if left > 0 => instruction,
+    let mut decoder = Decoder::starting_at(input.stream(), start);
+    for _ in 0..scan.options.limits.pickle.operations {
+        match decoder.next_instruction() {
+            Ok(Some(instruction)) => {
+                let (offset, opcode) = (instruction.offset, instruction.opcode);
+                let found = walk.step(instruction);
+                if let Some(symbol) = found.filter(|_| offset >= from) {
+                    report(&symbol, offset, opcode, place, scan);
+                }
+            }
             Err(error) if is_frame_broken(&error) => {
-                // Go on without the frame: C and Python readers disagree on what it means.
-                let at = base.saturating_add(error.offset());
-                let skip = if error.opcode() == Some(Opcode::Frame) { 9 } else { 0 };
-                let next = at.saturating_add(skip);
-                let Some(rest) = bytes.get(next..).filter(|_| next > base) else { return };
-                (base, decoder) = (next, Decoder::new(rest));
-                continue;
+                // Go on without the frame: readers of pickles disagree on what it means.
+                let frame = if error.opcode() == Some(Opcode::Frame) { FRAME_BYTES } else { 0 };
+                decoder = Decoder::starting_at(input.stream(), error.offset().saturating_add(frame));
             }
             _ => return,
-        };
-        let offset = base.saturating_add(instruction.offset);
-        let found = walk.step(&instruction);
-        if let Some(symbol) = found.filter(|_| offset >= from) {
-            report(&symbol, offset, instruction.opcode, place, scan);
         }
     }
 }
 
-fn report(symbol: &Symbol<'_>, offset: usize, opcode: Opcode, place: &Place<'_>, scan: &mut Scan<'_>) {
+fn report(symbol: &Symbol<'_>, offset: u64, opcode: Opcode, place: Place<'_>, scan: &mut Scan<'_>) {
     // Where data is read as instructions, nonsense is no sign of deceit.
     let judgement = symbols::judge(symbol);
     let Some(rule) = rule_of(judgement, true).filter(|_| judgement != Judgement::Deceptive) else { return };
-    let name = full_name(symbol);
+    let name = symbol.to_string();
     let message = format!("imports {} after the pickle breaks", named(&name));
     scan.add(place, Finding::new(rule, message).of_symbol(name).by(opcode.name()).at(offset));
 }
@@ -70,7 +68,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn step(&mut self, instruction: &Instruction<'a>) -> Option<Symbol<'a>> {
+    fn step(&mut self, instruction: Instruction<'a>) -> Option<Symbol<'a>> {
         let opcode = instruction.opcode;
         match (opcode, instruction.argument) {
             (Opcode::Global | Opcode::Inst, Argument::TwoLines(module, name)) => {
@@ -97,7 +95,7 @@ impl<'a> Walk<'a> {
             (Opcode::BinPut | Opcode::LongBinPut, Argument::Unsigned(index)) => self.store(index),
             (Opcode::BinGet | Opcode::LongBinGet, Argument::Unsigned(index)) => self.fetch(index),
             (Opcode::Put | Opcode::Get, Argument::Bytes(line)) => {
-                let index = std::str::from_utf8(line).ok().and_then(|text| text.parse().ok());
+                let index = std::str::from_utf8(&line).ok().and_then(|text| text.parse().ok());
                 match index {
                     Some(index) if opcode == Opcode::Put => self.store(index),
                     Some(index) => self.fetch(index),
@@ -129,6 +127,9 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
+fn lossy(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
+    match bytes {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    }
 }

@@ -49,6 +49,8 @@ const NAMES: &[(&str, &[&str], Judgement)] = &[
     ("numpy", &["load", "loads"], RunsCode),
     ("numpy", &["DataSource", "fromfile", "fromregex", "genfromtxt", "loadtxt", "memmap", "save", "savetxt", "savez", "savez_compressed"], Files),
     ("numpy", &["apply_along_axis", "apply_over_axes", "fromfunction", "frompyfunc", "piecewise", "vectorize"], RunsCode),
+    ("numpy._core.memmap", &["memmap"], Files),
+    ("numpy.core.memmap", &["memmap"], Files),
     ("numpy.core.multiarray", &["fromfile"], Files),
     ("numpy.core.multiarray", &["set_string_function", "frompyfunc"], RunsCode),
     ("numpy.lib.npyio", &["load", "loads"], RunsCode),

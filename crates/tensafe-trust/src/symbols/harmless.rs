@@ -118,7 +118,7 @@ const NAMES: &[(&str, &[&str])] = &[
         "range", "set", "slice", "str", "tuple",
     ]),
     ("collections", &["Counter", "OrderedDict", "UserDict", "UserList", "defaultdict", "deque"]),
-    ("copyreg", &["__newobj__", "__newobj_ex__", "_reconstructor"]),
+    ("copyreg", &["_reconstructor"]),
     ("datetime", &["date", "datetime", "time", "timedelta", "timezone"]),
     ("decimal", &["Decimal"]),
     ("fractions", &["Fraction"]),

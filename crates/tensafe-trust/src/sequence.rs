@@ -1,0 +1,79 @@
+//! Pickles one after another: a file of one, of several, and torch's legacy files.
+
+use tensafe_pickle::{Dialect, LegacyStream, Pickle, evaluate_stream};
+
+use crate::{
+    Finding, Rule,
+    input::Input,
+    pickle::{self, is_torch_magic},
+    scan::{Place, Scan},
+};
+
+/// Judges every pickle from the first byte on and returns the word for the kind.
+pub(crate) fn scan(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
+    let first = plain(input, 0, scan);
+    scan_from(input, first, place, scan)
+}
+
+/// The same where the first pickle was evaluated already.
+pub(crate) fn scan_from<'i>(
+    input: &'i Input,
+    first: Pickle<'i>,
+    place: Place<'_>,
+    scan: &mut Scan<'_>,
+) -> &'static str {
+    if is_torch_magic(&first) {
+        legacy(input, place, scan);
+        return "torch-legacy";
+    }
+    let kind = if pickle::is_of_joblib(&first) { "joblib" } else { "pickle" };
+    all(input, first, place, scan);
+    kind
+}
+
+fn plain<'i>(input: &'i Input, at: u64, scan: &Scan<'_>) -> Pickle<'i> {
+    evaluate_stream(input.stream(), at, Dialect::Plain, &scan.options.limits.pickle)
+}
+
+fn all<'i>(input: &'i Input, first: Pickle<'i>, place: Place<'_>, scan: &mut Scan<'_>) {
+    let mut next = Some(first);
+    while let Some(pickle) = next {
+        let Some(end) = pickle::judge(input, &pickle, place, scan) else { return };
+        drop(pickle);
+        next = following(input, end, place, scan);
+    }
+}
+
+/// What follows the end of a pickle: another, or bytes that are told.
+fn following<'i>(input: &'i Input, end: u64, place: Place<'_>, scan: &mut Scan<'_>) -> Option<Pickle<'i>> {
+    let left = input.len().checked_sub(end).filter(|left| *left > 0)?;
+    let next = plain(input, end, scan);
+    if says_so(input, end) || next.error().is_none() || !next.symbols().is_empty() {
+        scan.add(place, Finding::new(Rule::SecondPickle, "another pickle follows").at(end));
+        return Some(next);
+    }
+    let text = format!("{left} bytes follow the end of the pickle");
+    scan.add(place, Finding::new(Rule::AfterStop, text).at(end));
+    None
+}
+
+fn says_so(input: &Input, at: u64) -> bool {
+    matches!(input.read(at..at.saturating_add(2)).as_deref(), Ok([0x80, 0..=5]))
+}
+
+/// Five pickles, the storages, and nothing after them.
+fn legacy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
+    let legacy = LegacyStream::read(input.stream(), &scan.options.limits.pickle);
+    for pickle in legacy.pickles() {
+        pickle::judge_evaluated(input, pickle, place, scan);
+    }
+    if let Some(error) = legacy.error() {
+        if legacy.pickles().iter().all(|pickle: &Pickle<'_>| pickle.error().is_none()) {
+            scan.add(place, Finding::new(Rule::Broken, error.to_string()).at(error.offset()));
+        }
+        return;
+    }
+    if let Some(next) = following(input, legacy.end(), place, scan) {
+        all(input, next, place, scan);
+    }
+}
