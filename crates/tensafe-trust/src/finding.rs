@@ -172,6 +172,12 @@ impl ScanReport {
         self.files.iter().filter_map(FileReport::worst).max()
     }
 
+    /// Whether a finding of this level or above stands that no policy allows.
+    #[must_use]
+    pub fn reaches(&self, level: Level) -> bool {
+        self.worst() >= Some(level)
+    }
+
     /// Whether something could not be judged.
     #[must_use]
     pub fn is_inconclusive(&self) -> bool {

@@ -25,11 +25,8 @@ impl Input {
     /// # Errors
     /// Where it cannot be read.
     pub(crate) fn new(source: Arc<dyn Source>) -> Result<Self, Error> {
-        let mut input = Self { source, whole: None };
-        if input.len() <= WHOLE_BYTES {
-            input.whole = Some(input.read(0..input.len())?.into());
-        }
-        Ok(input)
+        let input = Self { source, whole: None };
+        if input.len() <= WHOLE_BYTES { Ok(Self::of_bytes(input.read(0..input.len())?)) } else { Ok(input) }
     }
 
     /// Bytes in memory.

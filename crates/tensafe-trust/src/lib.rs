@@ -39,7 +39,7 @@ mod sequence;
 mod symbols;
 mod text;
 
-pub use file::scan_bytes;
+pub use file::{scan, scan_bytes, scan_with};
 pub use finding::{FileReport, Finding, Level, ScanReport, Verdict};
 pub use options::{Limits, ScanOptions};
 pub use output::{to_cyclonedx, to_json, to_sarif};
