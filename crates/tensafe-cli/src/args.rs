@@ -4,13 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::commands::{completions::CompletionsArgs, inspect::InspectArgs, man::ManArgs, verify::VerifyArgs};
+use crate::commands::{
+    completions::CompletionsArgs, inspect::InspectArgs, man::ManArgs, scan::ScanArgs, verify::VerifyArgs,
+};
 
 const EXAMPLES: &str = "\
 Examples:
   tensafe model.safetensors            what is in it, in a few lines
   tensafe inspect model/               the tensors of a directory of shards, as a tree
   tensafe verify *.safetensors         every rule of the format, every finding
+  tensafe scan model/                  what loading would run, nothing of it run
   tensafe inspect m.safetensors --format json | jq '.models[0].totals'
 
 Exit codes:
@@ -44,6 +47,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Inspect(InspectArgs),
     Verify(VerifyArgs),
+    Scan(ScanArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -66,9 +70,14 @@ pub(crate) struct Shared {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
+    #[value(alias = "text")]
     Human,
     Json,
     Quiet,
+    /// SARIF 2.1.0, of `scan` alone
+    Sarif,
+    /// CycloneDX 1.6, of `scan` alone
+    Cyclonedx,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -76,6 +85,12 @@ pub(crate) enum Color {
     Auto,
     Always,
     Never,
+}
+
+/// The error for `tensafe verify --format sarif`.
+pub(crate) fn format_of_scan() -> clap::Error {
+    let text = "the formats `sarif` and `cyclonedx` are those of `tensafe scan`";
+    Cli::command().error(ErrorKind::ArgumentConflict, text)
 }
 
 /// The error for `tensafe model.safetensors verify`.

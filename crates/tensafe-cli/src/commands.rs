@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod inspect;
 pub(crate) mod man;
+pub(crate) mod scan;
 pub(crate) mod summary;
 pub(crate) mod verify;
 
@@ -25,6 +26,7 @@ pub(crate) struct Outcome {
 pub(crate) enum Page {
     Inspect(inspect::Inspection),
     Verify(verify::Verification),
+    Scan(scan::Scanned),
     Summary(summary::Summaries),
     /// Text for a program: completions, a man page.
     Text(Vec<u8>),
