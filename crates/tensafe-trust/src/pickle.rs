@@ -4,6 +4,7 @@
 //! bare instructions (`linear`) finds the symbols that come after, as far as opcodes can be read.
 
 mod linear;
+mod odd;
 
 use std::collections::{HashMap, HashSet};
 
@@ -70,6 +71,7 @@ pub(crate) fn judge_evaluated(
     if let Some(error) = pickle.error() {
         ending(input, pickle, error, place, scan);
     }
+    odd::judge(input, pickle, place, scan);
     nested::look(input, pickle, place, scan);
     pickle.error().is_none().then(|| pickle.range().end)
 }

@@ -111,6 +111,10 @@ rules! {
         "Loading reads another file, which the pickle names."
         "Scan that file too.";
 
+    OddArguments "119" "odd-arguments" Warning
+        "A known class or function gets arguments that its writer never writes."
+        "Do not load the file with a program that does not check them.";
+
     AfterStop "201" "after-stop" Warning
         "Bytes follow the end of the pickle that are no pickle."
         "Find out what they are: some other program may read them.";
@@ -129,6 +133,19 @@ rules! {
     OutOfBand "206" "out-of-band" Warning
         "The pickle asks for buffers that are not in it."
         "Find out which program wrote the file.";
+
+    OddStream "207" "odd-stream" Warning
+        "The pickle does what no writer of pickles does."
+        "Find out which program wrote the file.";
+    Exhausts "208" "exhausts" Warning
+        "Loading, or walking over what was loaded, takes far more time or memory than the file's size."
+        "Do not load the file without limits.";
+    Opaque "209" "opaque-data" Note
+        "A text or bytes are encoded in some way that was not undone."
+        "Nothing, unless a program decodes and loads them.";
+    SourceText "210" "source-text" Note
+        "A text holds source code, which nothing here runs."
+        "Nothing, unless a program runs it.";
 
     ArchiveFlaw "301" "archive-flaw" Warning
         "The archive has a flaw that some readers pass over and others do not."

@@ -24,7 +24,8 @@ pub(super) fn show(page: &Scanned, settings: &Settings, out: &mut impl Write) ->
 
 /// The same page, without colour, in a file.
 pub(super) fn to_file(page: &Scanned, settings: &Settings, path: &Path) -> io::Result<()> {
-    let file = File::create(path).map_err(|e| io::Error::new(e.kind(), format!("{e}: {}", path.display())))?;
+    let file =
+        File::create(path).map_err(|e| io::Error::new(e.kind(), format!("{e}: {}", path.display())))?;
     let mut out = BufWriter::new(anstream::StripStream::new(file));
     show(page, settings, &mut out)?;
     out.flush()
