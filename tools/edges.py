@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED: dict[str, set[str]] = {
     "tensafe-format": set(),
     "tensafe-io": {"tensafe-format"},
+    # What files are wrapped in, without what stands in them.
+    "tensafe-container": {"tensafe-io"},
     # The pickle machine knows nothing of files or tensors.
     "tensafe-pickle": set(),
     "tensafe-model": {"tensafe-format", "tensafe-io"},
@@ -27,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 FORBID_UNSAFE = {
     "tensafe-format",
+    "tensafe-container",
     "tensafe-pickle",
     "tensafe-model",
     "tensafe-trust",

@@ -1,0 +1,138 @@
+//! Which byte belongs to what: every byte before the directory is part of one member's header, data
+//! or descriptor, or it is reported.
+
+use std::ops::Range;
+
+use tensafe_io::Source;
+
+use super::{
+    DESCRIPTOR, Member,
+    flaw::{Flaw, FlawKind, Flaws},
+};
+use crate::{
+    Error,
+    bytes::{for_each_chunk, read_up_to, u32_at, u64_at},
+};
+
+const LOCAL_SIGNATURE: &[u8; 4] = b"PK\x03\x04";
+
+/// Checks that the members stand one behind the other up to the directory.
+pub(super) fn check(
+    source: &dyn Source,
+    members: &[Member],
+    directory: &Range<u64>,
+    flaws: &mut Flaws,
+) -> Result<(), Error> {
+    let mut order: Vec<&Member> = members.iter().filter(|member| member.readable).collect();
+    order.sort_by_key(|member| (member.header_offset, member.range.end));
+    let starts = order.iter().skip(1).map(|member| member.header_offset).chain([directory.start]);
+    // What ends last so far, and where.
+    let mut last: Option<(&Member, u64)> = None;
+    for (member, next) in order.iter().zip(starts) {
+        let start = member.header_offset;
+        let end = last.map_or(0, |(_, end)| end);
+        match last {
+            Some((other, end)) if start < end => {
+                let found = format_args!("`{}` up to byte {end}", other.name.escape_debug()).to_string();
+                overlap(member, start, &found, flaws)?;
+            }
+            Some(_) => gap(source, end..start, flaws)?,
+            None if start > 0 => prefix(start, flaws)?,
+            None => {}
+        }
+        let end = member.range.end;
+        let end = end.saturating_add(descriptor(source, member, next.saturating_sub(end), flaws)?);
+        if end > directory.start {
+            overlap(member, start, &format_args!("the directory from byte {} on", directory.start), flaws)?;
+        }
+        if last.is_none_or(|(_, before)| end > before) {
+            last = Some((member, end));
+        }
+    }
+    match last {
+        Some((_, end)) if end < directory.start => gap(source, end..directory.start, flaws),
+        None if directory.start > 0 => prefix(directory.start, flaws),
+        _ => Ok(()),
+    }
+}
+
+fn overlap(
+    member: &Member,
+    start: u64,
+    found: &dyn std::fmt::Display,
+    flaws: &mut Flaws,
+) -> Result<(), Error> {
+    let needed = format_args!("bytes {start}..{} for it alone", member.range.end);
+    flaws.add(Flaw::new(FlawKind::Overlap, Some(&member.name), start, found, needed))
+}
+
+/// Bytes before the first member; where the archive's offsets count from its own start, finding the
+/// directory has reported them.
+fn prefix(bytes: u64, flaws: &mut Flaws) -> Result<(), Error> {
+    if flaws.has(FlawKind::Prefix) {
+        return Ok(());
+    }
+    flaws.add(Flaw::new(FlawKind::Prefix, None, 0, super::bytes(bytes), "none"))
+}
+
+/// Reports bytes that belong to nothing.
+fn gap(source: &dyn Source, range: Range<u64>, flaws: &mut Flaws) -> Result<(), Error> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    let mut hidden = None;
+    // A signature may stand across two chunks: their seam is kept.
+    let mut seam: Vec<u8> = Vec::new();
+    for_each_chunk(source, range.clone(), |at, chunk| {
+        let carried = seam.len() as u64;
+        seam.extend_from_slice(chunk);
+        let found = seam.windows(LOCAL_SIGNATURE.len()).position(|window| window == LOCAL_SIGNATURE);
+        hidden = found.map(|found| at.saturating_sub(carried).saturating_add(found as u64));
+        seam.drain(..seam.len().saturating_sub(LOCAL_SIGNATURE.len().saturating_sub(1)));
+        Ok(hidden.is_none())
+    })?;
+    let found = super::bytes(range.end.saturating_sub(range.start));
+    match hidden {
+        Some(at) => {
+            flaws.add(Flaw::new(FlawKind::HiddenMember, None, at, found, "a directory of all members"))
+        }
+        None => flaws.add(Flaw::new(FlawKind::Gap, None, range.start, found, "none")),
+    }
+}
+
+/// Bytes of the data descriptor behind a member's data, where `room` bytes are free.
+fn descriptor(source: &dyn Source, member: &Member, room: u64, flaws: &mut Flaws) -> Result<u64, Error> {
+    if member.flags & DESCRIPTOR == 0 {
+        return Ok(0);
+    }
+    let at = member.range.end;
+    if room == 0 {
+        let flaw = Flaw::new(FlawKind::DescriptorMissing, Some(&member.name), at, "no bytes", "12 to 24");
+        return flaws.add(flaw).map(|()| 0);
+    }
+    let bytes = read_up_to(source, at.min(source.len()), usize::try_from(room.min(24)).unwrap_or(24))?;
+    let signed = bytes.strip_prefix(b"PK\x07\x08");
+    // The signature is optional, and the sizes have 4 or 8 bytes: what fits is what it is.
+    for (skip, body) in signed.map(|body| (4, body)).into_iter().chain([(0, &*bytes)]) {
+        if u32_at(body, 0) != Some(member.crc) {
+            continue;
+        }
+        let long = u64_at(body, 4) == Some(member.compressed) && u64_at(body, 12) == Some(member.bytes);
+        let size = |at| u32_at(body, at).map(u64::from);
+        let short = size(4) == Some(member.compressed) && size(8) == Some(member.bytes);
+        // Sizes of zero look the same in both widths: the one that fills the room.
+        match (long, short) {
+            (true, true) if room == 12 + skip => return Ok(12 + skip),
+            (true, _) => return Ok(20 + skip),
+            (_, true) => return Ok(12 + skip),
+            _ => {}
+        }
+    }
+    let found = format_args!("{bytes:02x?}").to_string();
+    let needed = format_args!(
+        "checksum 0x{:08x}, {} bytes, {} compressed",
+        member.crc, member.bytes, member.compressed
+    );
+    flaws.add(Flaw::new(FlawKind::DescriptorDiffers, Some(&member.name), at, found, needed))?;
+    Ok(0)
+}
