@@ -29,6 +29,11 @@ impl Input {
         if input.len() <= WHOLE_BYTES { Ok(Self::of_bytes(input.read(0..input.len())?)) } else { Ok(input) }
     }
 
+    /// Takes a source as it is: nothing is read now.
+    pub(crate) fn of_source(source: Arc<dyn Source>) -> Self {
+        Self { source, whole: None }
+    }
+
     /// Bytes in memory.
     pub(crate) fn of_bytes(bytes: Vec<u8>) -> Self {
         let whole: Arc<[u8]> = bytes.into();

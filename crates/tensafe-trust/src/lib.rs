@@ -23,9 +23,11 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod archive;
 mod content;
 mod file;
 mod finding;
+mod foreign;
 mod input;
 mod nested;
 mod options;
@@ -38,6 +40,7 @@ mod scan;
 mod sequence;
 mod symbols;
 mod text;
+mod weights;
 
 pub use file::{scan, scan_bytes, scan_with};
 pub use finding::{FileReport, Finding, Level, ScanReport, Verdict};

@@ -46,7 +46,7 @@ pub(crate) fn look(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: &
 }
 
 /// Bytes that were left where they are: arrays, or what begins as something to load.
-fn far(input: &Input, range: &Range<u64>, place: Place<'_>, scan: &mut Scan<'_>) {
+pub(crate) fn far(input: &Input, range: &Range<u64>, place: Place<'_>, scan: &mut Scan<'_>) {
     let start = input.read(range.start..range.start.saturating_add(PROBE_BYTES as u64));
     if start.is_ok_and(|start| looks_loadable(&start))
         && scan.spend_nested(range.end.saturating_sub(range.start), place)

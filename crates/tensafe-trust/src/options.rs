@@ -18,7 +18,7 @@ pub struct Limits {
     pub depth: u32,
     /// Most members of one archive.
     pub members: u64,
-    /// Most bytes that one wrapper (gzip, xz, …) may decompress to.
+    /// Most bytes that all compressed members and wrappers of a file may decompress to.
     pub unpacked_bytes: u64,
     /// Most findings of one file.
     pub findings: usize,
@@ -32,7 +32,7 @@ impl Limits {
         nested_bytes: 256 << 20,
         depth: 8,
         members: 1_000_000,
-        unpacked_bytes: 4 << 30,
+        unpacked_bytes: 16 << 30,
         findings: 1000,
     };
 }

@@ -112,11 +112,6 @@ impl Policy {
         self.deny.iter().find(fits).map(|entry| entry.reason.as_str())
     }
 
-    /// Whether any entry denies symbols.
-    pub(crate) fn names_symbols(&self) -> bool {
-        self.deny.iter().any(|entry| entry.symbol.is_some())
-    }
-
     /// Denies and allows among the findings of the file at `path`.
     pub(crate) fn apply(&self, path: &str, findings: &mut Vec<Finding>) {
         for finding in findings.iter_mut() {

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use tensafe_container::ErrorKind;
+
 use crate::{Finding, Rule, ScanOptions, content, finding::Findings, input::Input};
 
 /// Where bytes stand: in which member of the file, if not in the file itself.
@@ -77,12 +79,14 @@ impl<'o> Scan<'o> {
         left.is_some()
     }
 
-    /// Bytes that may still be decompressed into memory.
-    pub(crate) fn unpacked_left(&self) -> u64 {
-        self.unpacked_left
+    /// The bounds of readers of containers, with what is left of the budget.
+    pub(crate) fn container_limits(&self) -> tensafe_container::Limits {
+        tensafe_container::Limits::DEFAULT
+            .with_members(self.options.limits.members)
+            .with_decompressed_bytes(self.unpacked_left)
     }
 
-    /// Takes from the budget of what is decompressed into memory.
+    /// Takes from the budget of what is decompressed.
     pub(crate) fn spend_unpacked(&mut self, bytes: u64) {
         self.unpacked_left = self.unpacked_left.saturating_sub(bytes);
     }
@@ -134,6 +138,18 @@ impl<'o> Scan<'o> {
     /// Scans bytes of any kind and returns the word for the kind.
     pub(crate) fn content(&mut self, name: &str, input: &Input, place: Place<'_>) -> &'static str {
         content::scan(name, input, place, self)
+    }
+
+    /// Says why a container could not be read.
+    pub(crate) fn refused(&mut self, error: &tensafe_container::Error, place: Place<'_>) {
+        let rule = match error.kind() {
+            ErrorKind::Limit => Rule::LimitMet,
+            ErrorKind::Unsupported => Rule::UnreadFormat,
+            _ => Rule::BrokenArchive,
+        };
+        let mut finding = Finding::new(rule, tensafe_io::Chain(error).to_string());
+        finding.offset = error.offset();
+        self.add(place, finding);
     }
 
     /// Says that bytes could not be read.

@@ -9,9 +9,9 @@ use crate::{
     scan::{Place, Scan},
 };
 
-/// Judges every pickle from the first byte on and returns the word for the kind.
-pub(crate) fn scan(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
-    let first = plain(input, 0, scan);
+/// Judges every pickle from byte `at` on and returns the word for the kind.
+pub(crate) fn scan(input: &Input, at: u64, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
+    let first = plain(input, at, scan);
     scan_from(input, first, place, scan)
 }
 
