@@ -2,9 +2,12 @@
 //!
 //! The members that hold tensors of a torch file are not read; their first bytes are looked at.
 
+mod layout;
+
 use tensafe_container::{CrcState, FlawKind, Member, Tar, TarFlawKind, TarKind, Zip};
 use tensafe_pickle::{numbered_storages, numbered_tensors};
 
+use self::layout::{Layout, last};
 use crate::{
     Finding, Rule,
     input::Input,
@@ -13,6 +16,9 @@ use crate::{
     scan::{Place, Scan},
     sequence, text,
 };
+
+/// Bytes of headers, and of the directory, that are searched.
+const SLACK_BYTES: u64 = 16 << 20;
 
 /// Scans a zip archive and returns the word for the kind.
 pub(crate) fn zip(
@@ -42,49 +48,28 @@ pub(crate) fn zip(
         scan.add(place, Finding::new(Rule::LimitMet, text));
     }
     let layout = Layout::of(&zip);
+    if zip.members().is_empty() {
+        scan.add(place, Finding::new(Rule::UnknownFormat, "the archive is empty"));
+    }
     if layout.roots > 1 {
         scan.add(place, Finding::new(Rule::ArchiveDeceives, "more than one member is called `data.pkl`"));
     }
     if layout.script {
         scan.add(place, Finding::new(Rule::TorchScript, "the archive holds TorchScript"));
     }
+    if layout.roots > 0 && !zip.members().iter().any(|member| last(member.name()) == "version") {
+        scan.add(place, Finding::new(Rule::ArchiveFlaw, "a torch archive without the member `version`"));
+    }
     for member in zip.members().iter().filter(|member| !member.is_directory()) {
         zip_member(&zip, member, &layout, place, scan);
     }
+    slack(&zip, input, place, scan);
     match () {
         () if layout.script => "torchscript",
         () if layout.roots > 0 => "torch",
         () if layout.arrays => "npz",
         () if text::ending(name) == "keras" => "keras",
         () => "zip",
-    }
-}
-
-/// What the names of the members say that the archive is.
-struct Layout {
-    /// Members called `data.pkl`.
-    roots: usize,
-    /// Whether there is TorchScript.
-    script: bool,
-    /// Whether every member is an array of numpy.
-    arrays: bool,
-}
-
-impl Layout {
-    fn of(zip: &Zip) -> Self {
-        let names = || zip.members().iter().map(Member::name);
-        let last = |name: &str, wanted: &str| name.rsplit('/').next() == Some(wanted);
-        let roots = names().filter(|name| last(name, "data.pkl")).count();
-        let script = roots > 0 && names().any(|name| last(name, "constants.pkl") || name.contains("/code/"));
-        let arrays = !zip.members().is_empty() && names().all(|name| text::ending(name) == "npy");
-        Self { roots, script, arrays }
-    }
-
-    /// Whether the member is the memory of a tensor: `<root>/data/<key>`.
-    fn is_storage(&self, name: &str) -> bool {
-        let mut parts = name.rsplit('/');
-        let key = parts.next().is_some_and(|key| !key.is_empty() && key.bytes().all(|b| b.is_ascii_digit()));
-        self.roots > 0 && key && matches!(parts.next(), Some("data" | "constants" | "weights"))
     }
 }
 
@@ -128,9 +113,49 @@ fn zip_member(zip: &Zip, member: &Member, layout: &Layout, place: Place<'_>, sca
         let range = 0..input.len();
         return nested::far(&input, &range, Place { member: Some(&place.path(name)) }, scan);
     }
-    match Input::new(source) {
-        Ok(input) => scan.member_input(name, &input, place),
-        Err(error) => scan.unread(&error, Place { member: Some(&place.path(name)) }),
+    let input = match Input::new(source) {
+        Ok(input) => input,
+        Err(error) => return scan.unread(&error, Place { member: Some(&place.path(name)) }),
+    };
+    match last(name) {
+        "data.pkl" if layout.roots > 0 => {
+            let kind = scan.member_with(name, &input, place, layout.storages(name));
+            if kind != "pickle" {
+                let text = format!("`data.pkl` is no pickle, but {kind}");
+                scan.add(place, Finding::new(Rule::ArchiveDeceives, text));
+            }
+        }
+        "version" | "byteorder" if layout.roots > 0 => about_torch(name, &input, place, scan),
+        _ => _ = scan.member_input(name, &input, place),
+    }
+}
+
+/// The small texts beside `data.pkl`.
+fn about_torch(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
+    let bytes = input.head(64).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let fits = match last(name) {
+        "byteorder" => text == "little",
+        _ => {
+            let digits = text.trim_end();
+            digits.len() <= 3 && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+        }
+    };
+    if !fits {
+        let text = format!("{} says {}", named(name), named(&text));
+        scan.add(place, Finding::new(Rule::ArchiveFlaw, text));
+    }
+}
+
+/// What lies between the members and behind them, where no reader of members looks.
+fn slack(zip: &Zip, input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
+    let headers = zip.members().iter().map(|member| member.header_offset()..member.range().start);
+    let end = zip.members().iter().map(|member| member.range().end).max().unwrap_or_default();
+    for range in headers.chain([end..input.len()]) {
+        let most = range.start.saturating_add(SLACK_BYTES).min(range.end);
+        if let Ok(bytes) = input.read(range.start..most.max(range.start)) {
+            nested::search(&bytes, range.start, place, scan);
+        }
     }
 }
 
@@ -189,9 +214,11 @@ pub(crate) fn tar(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'sta
             (_, Err(error)) => scan.unread(&error, inner),
             (name @ ("storages" | "tensors"), Ok(input)) if of_torch => numbered(name, &input, inner, scan),
             ("pickle", Ok(input)) if of_torch => {
+                scan.numbered = true;
                 sequence::scan(&input, 0, inner, scan);
+                scan.numbered = false;
             }
-            (name, Ok(input)) => scan.member_input(name, &input, place),
+            (name, Ok(input)) => _ = scan.member_input(name, &input, place),
         }
     }
     if of_torch { "torch-tar" } else { "tar" }

@@ -3,15 +3,19 @@
 //! Nothing loads them by itself, so they are notes; one that would run code is an error. The work is
 //! bounded by a budget of bytes for a whole file.
 
+mod opaque;
+
 use std::ops::Range;
 
-use tensafe_pickle::{Dialect, Pickle, Value, evaluate_stream};
+use tensafe_pickle::{Bytes, Dialect, Meaning, Object, Pickle, Value, evaluate, evaluate_stream};
 
 use crate::{
     Finding, Level, Rule,
     input::Input,
     pickle::judge_evaluated,
+    preview,
     scan::{Place, Scan},
+    symbols,
 };
 
 /// Shorter than this, nothing of interest fits.
@@ -19,9 +23,31 @@ const LEAST_BYTES: usize = 12;
 /// The start of a text that is decoded to see whether the rest is worth it.
 const PROBE_BYTES: usize = 16;
 
+/// Most pickles that are tried in one run of bytes, and most instructions of each.
+const MOST_TRIES: usize = 1000;
+const MOST_OPERATIONS: u64 = 10_000;
+
+/// Searches bytes for a pickle that begins anywhere among them and would do harm.
+pub(crate) fn search(bytes: &[u8], base: u64, place: Place<'_>, scan: &mut Scan<'_>) {
+    let limits = scan.options.limits.pickle.with_operations(MOST_OPERATIONS);
+    let starts = bytes.windows(2).enumerate().filter(|(_, pair)| matches!(pair, [0x80, 2..=5]));
+    for (at, _) in starts.take(MOST_TRIES) {
+        let Some(rest) = bytes.get(at..) else { return };
+        let pickle = evaluate(rest, &limits);
+        let mut named = pickle.symbols().iter().filter_map(|used| pickle.symbol(used.value));
+        if let Some(symbol) = named.find(|symbol| symbols::judge(symbol).is_harm()) {
+            let name = preview::named(&symbol.to_string());
+            let text = format!("a pickle stands among other bytes and imports {name}");
+            let finding = Finding::new(Rule::NestedPayload, text).of_symbol(symbol.to_string());
+            scan.add(place, finding.at(base.saturating_add(at as u64)));
+            return;
+        }
+    }
+}
+
 /// Looks into every text and all bytes of `pickle`, which was read from `input`.
 pub(crate) fn look(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
-    for value in pickle.values() {
+    for (id, value) in pickle.entries() {
         let held: &[u8] = match value {
             Value::Str(text) => text.as_bytes(),
             Value::Bytes(held) => held,
@@ -30,18 +56,49 @@ pub(crate) fn look(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: &
                 far(input, range, place, scan);
                 continue;
             }
+            // Python 2, and Python 3 in protocol 2, write bytes as a call.
+            Value::Object(object) if is_encode(pickle, object) => {
+                if let Ok(Meaning::Bytes(Bytes::Near(held))) = pickle.meaning(id) {
+                    look_at(&held, input, place, scan);
+                }
+                continue;
+            }
+            Value::Dict(entries) => {
+                entries.iter().for_each(|(_, value)| opaque::judge(pickle, *value, place, scan));
+                continue;
+            }
+            Value::List(items) => {
+                items.iter().for_each(|item| opaque::judge(pickle, *item, place, scan));
+                continue;
+            }
             _ => continue,
         };
-        if held.len() < LEAST_BYTES {
-            continue;
+        look_at(held, input, place, scan);
+    }
+}
+
+fn is_encode(pickle: &Pickle<'_>, object: &Object) -> bool {
+    let symbol = pickle.symbol(object.callable);
+    symbol.is_some_and(|symbol| &*symbol.module == "_codecs" && &*symbol.name == "encode")
+}
+
+/// Looks into one run of bytes, which may borrow from `input`.
+pub(crate) fn look_at(held: &[u8], input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
+    if held.len() < LEAST_BYTES {
+        return;
+    }
+    let offset = input.offset_of(held);
+    match candidate(held) {
+        Some((form, decoded)) => {
+            let held = decoded.unwrap_or_else(|| held.to_vec());
+            if scan.spend_nested(held.len() as u64, place) {
+                judge(form, Input::of_bytes(held), offset, place, scan);
+            }
         }
-        let Some((form, decoded)) = candidate(held) else { continue };
-        let offset = input.offset_of(held);
-        let held = decoded.unwrap_or_else(|| held.to_vec());
-        if !scan.spend_nested(held.len() as u64, place) {
-            return;
+        None if std::str::from_utf8(held).is_err() => {
+            search(held, offset.unwrap_or_default(), place, scan);
         }
-        judge(form, Input::of_bytes(held), offset, place, scan);
+        None => {}
     }
 }
 
@@ -81,7 +138,8 @@ fn looks_loadable(bytes: &[u8]) -> bool {
 }
 
 fn looks_packed(bytes: &[u8]) -> bool {
-    [&b"PK\x03\x04"[..], b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x93NUMPY"]
+    let zlib = matches!(bytes, [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..]);
+    zlib || [&b"PK\x03\x04"[..], b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x93NUMPY"]
         .iter()
         .any(|magic| bytes.starts_with(magic))
 }
@@ -90,7 +148,10 @@ fn judge(form: &str, held: Input, offset: Option<u64>, place: Place<'_>, scan: &
     let Some(mut inner) = scan.below(place) else { return };
     let Ok(head) = held.head(PROBE_BYTES) else { return };
     if looks_packed(&head) {
-        inner.content("nested", &held, Place::ROOT);
+        let kind = inner.content("nested", &held, Place::ROOT);
+        if matches!(kind, "unknown" | "text") {
+            return;
+        }
     } else {
         let pickle = evaluate_stream(held.stream(), 0, Dialect::Plain, &scan.options.limits.pickle);
         // Without the byte that says so, text is a pickle where it names what harms, alone.
@@ -122,6 +183,7 @@ fn judge(form: &str, held: Input, offset: Option<u64>, place: Place<'_>, scan: &
 }
 
 fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
+    let text: Vec<u8> = text.iter().copied().filter(|b| !b" \n\r:".contains(b)).collect();
     let (pairs, rest) = text.as_chunks::<2>();
     if !rest.is_empty() {
         return None;

@@ -5,10 +5,13 @@
 
 mod linear;
 mod odd;
+mod tensors;
 
 use std::collections::{HashMap, HashSet};
 
-use tensafe_pickle::{Dialect, ErrorKind, Id, Made, Object, Opcode, Pickle, Symbol, Value, evaluate_stream};
+use tensafe_pickle::{
+    Bytes, Dialect, ErrorKind, Id, Made, Meaning, Object, Opcode, Pickle, Symbol, Value, evaluate_stream,
+};
 
 use crate::{
     Finding, Level, Rule,
@@ -36,11 +39,7 @@ pub(crate) fn judge(
     // joblib reads arrays where `pickle` reads instructions: each reader has its own program.
     let (at, limits) = (pickle.range().start, &scan.options.limits.pickle);
     let of_joblib = evaluate_stream(input.stream(), at, Dialect::Joblib, limits);
-    if pickle.error().is_some() {
-        harm_alone(pickle, place, scan);
-    } else {
-        judge_evaluated(input, pickle, place, scan);
-    }
+    harm_alone(pickle, place, scan);
     judge_evaluated(input, &of_joblib, place, scan)
 }
 
@@ -81,9 +80,8 @@ fn harm_alone(pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
     for used in pickle.symbols() {
         let Some(symbol) = pickle.symbol(used.value) else { continue };
         let judgement = symbols::judge(symbol);
-        if judgement.is_harm()
-            && let Some(rule) = rule_of(judgement, true)
-        {
+        let harm = judgement.is_harm() || judgement == Judgement::StandardLibrary;
+        if harm && let Some(rule) = rule_of(judgement, true) {
             let name = symbol.to_string();
             let message = format!("imports {} for readers that know no joblib", named(&name));
             scan.add(
@@ -223,7 +221,13 @@ fn judge_object(input: &Input, pickle: &Pickle<'_>, object: &Object, place: Plac
         imported_text(pickle, *key, *value, place, scan);
     }
     let Some(symbol) = pickle.symbol(object.callable) else {
-        if matches!(pickle.value(object.callable), Some(Value::Object(_) | Value::Persistent(_))) {
+        let computed = match pickle.value(object.callable) {
+            Some(Value::Object(_)) => true,
+            // Old files of torch name the class of a module in this way.
+            Some(Value::Persistent(id)) => persistent_word(pickle, *id) != "module",
+            _ => false,
+        };
+        if computed {
             let arguments = preview::arguments(pickle, object.arguments);
             let what = preview::arguments(pickle, object.callable);
             scan.add(
@@ -254,9 +258,18 @@ fn loaded_bytes(input: &Input, pickle: &Pickle<'_>, object: &Object, place: Plac
         Some(Value::Tuple(items)) => &items[..],
         _ => &[],
     };
-    match arguments.first().and_then(|id| pickle.value(*id)) {
-        Some(Value::Bytes(bytes)) => scan.member("_load_from_bytes", bytes.to_vec(), place),
-        Some(Value::Far(range)) => scan.member_range("_load_from_bytes", input, range.clone(), place),
+    let held = arguments.first().and_then(|id| pickle.meaning(*id).ok());
+    if matches!(held, Some(Meaning::Bytes(_))) {
+        scan.add(
+            place,
+            Finding::new(Rule::NestedPickle, "loads another checkpoint from bytes in the pickle"),
+        );
+    }
+    match held {
+        Some(Meaning::Bytes(Bytes::Near(bytes))) => {
+            scan.member("_load_from_bytes", bytes.into_owned(), place)
+        }
+        Some(Meaning::Bytes(Bytes::Far(range))) => scan.member_range("_load_from_bytes", input, range, place),
         _ => {
             let text = "loads a checkpoint from bytes that are computed".to_owned();
             scan.add(
@@ -268,18 +281,10 @@ fn loaded_bytes(input: &Input, pickle: &Pickle<'_>, object: &Object, place: Plac
 }
 
 fn persistent(pickle: &Pickle<'_>, id: Id, place: Place<'_>, scan: &mut Scan<'_>) {
-    let first = match pickle.value(id) {
-        Some(Value::Tuple(items)) => items.first().and_then(|id| pickle.value(*id)),
-        _ => None,
-    };
-    let text = match first {
-        Some(Value::Str(text)) => &**text,
-        Some(Value::Bytes(bytes)) if **bytes == *b"storage" => "storage",
-        Some(Value::Bytes(bytes)) if **bytes == *b"module" => "module",
-        _ => "",
-    };
-    match text {
+    match persistent_word(pickle, id) {
         "storage" => {}
+        // Files in tar archives number their tensors.
+        "number" if scan.numbered => {}
         "module" => {
             let text = "a class is pickled with its source, which old versions of torch compare";
             scan.add(place, Finding::new(Rule::PickledModule, text));
@@ -289,6 +294,21 @@ fn persistent(pickle: &Pickle<'_>, id: Id, place: Place<'_>, scan: &mut Scan<'_>
             let text = format!("a reference to {found} outside of the pickle is no storage");
             scan.add(place, Finding::new(Rule::PersistentOther, text));
         }
+    }
+}
+
+/// What kind of thing a persistent reference names, in its own word.
+fn persistent_word<'p>(pickle: &'p Pickle<'_>, id: Id) -> &'p str {
+    let first = match pickle.value(id) {
+        Some(Value::Tuple(items)) => items.first().and_then(|id| pickle.value(*id)),
+        Some(Value::Int(_)) => return "number",
+        Some(Value::Str(text)) if text.bytes().all(|b| b.is_ascii_digit()) => return "number",
+        _ => None,
+    };
+    match first {
+        Some(Value::Str(text)) => text,
+        Some(Value::Bytes(bytes)) => std::str::from_utf8(bytes).unwrap_or_default(),
+        _ => "",
     }
 }
 

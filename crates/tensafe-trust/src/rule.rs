@@ -115,6 +115,10 @@ rules! {
         "A known class or function gets arguments that its writer never writes."
         "Do not load the file with a program that does not check them.";
 
+    StorageMismatch "120" "storage-mismatch" Error
+        "A tensor reaches beyond its storage, or a storage is not what the pickle says of it."
+        "Do not load the file with a program that does not check it.";
+
     AfterStop "201" "after-stop" Warning
         "Bytes follow the end of the pickle that are no pickle."
         "Find out what they are: some other program may read them.";

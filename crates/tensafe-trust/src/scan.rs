@@ -1,6 +1,6 @@
 //! The state of one file's scan: its findings, its budgets, and the way into members.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use tensafe_container::ErrorKind;
 
@@ -30,6 +30,10 @@ impl Place<'_> {
 pub(crate) struct Scan<'o> {
     pub(crate) options: &'o ScanOptions,
     pub(crate) findings: Findings,
+    /// Bytes of the storages beside the pickle that is judged, where they are known.
+    pub(crate) storages: Option<Arc<HashMap<String, u64>>>,
+    /// Whether references out of the pickle are numbers, as in the oldest files of torch.
+    pub(crate) numbered: bool,
     /// The file, as policies name it.
     path: &'o str,
     nested_left: u64,
@@ -42,6 +46,8 @@ impl<'o> Scan<'o> {
         Self {
             options,
             findings: Findings::new(options.limits.findings),
+            storages: None,
+            numbered: false,
             path,
             nested_left: options.limits.nested_bytes,
             unpacked_left: options.limits.unpacked_bytes,
@@ -101,6 +107,8 @@ impl<'o> Scan<'o> {
         Some(Self {
             options: self.options,
             findings: Findings::new(self.options.limits.findings),
+            storages: None,
+            numbered: false,
             path: self.path,
             nested_left: self.nested_left,
             unpacked_left: self.unpacked_left,
@@ -125,14 +133,28 @@ impl<'o> Scan<'o> {
         self.member_input(name, &input.part(range), place);
     }
 
-    /// Scans a member of what stands at `place`; its findings are among these.
-    pub(crate) fn member_input(&mut self, name: &str, input: &Input, place: Place<'_>) {
-        let Some(mut inner) = self.below(place) else { return };
+    /// Scans a member of what stands at `place`; its findings are among these. Returns the word for
+    /// its kind.
+    pub(crate) fn member_input(&mut self, name: &str, input: &Input, place: Place<'_>) -> &'static str {
+        self.member_with(name, input, place, None)
+    }
+
+    /// The same for a pickle beside which storages lie.
+    pub(crate) fn member_with(
+        &mut self,
+        name: &str,
+        input: &Input,
+        place: Place<'_>,
+        storages: Option<Arc<HashMap<String, u64>>>,
+    ) -> &'static str {
+        let Some(mut inner) = self.below(place) else { return "unknown" };
+        inner.storages = storages;
         let path = place.path(name);
-        inner.content(name, input, Place { member: Some(&path) });
+        let kind = inner.content(name, input, Place { member: Some(&path) });
         for finding in inner.finish_below(self) {
             self.findings.add(finding);
         }
+        kind
     }
 
     /// Scans bytes of any kind and returns the word for the kind.

@@ -1,10 +1,13 @@
 //! Pickles one after another: a file of one, of several, and torch's legacy files.
 
-use tensafe_pickle::{Dialect, LegacyStream, Pickle, evaluate_stream};
+use std::{ops::Range, sync::Arc};
+
+use tensafe_pickle::{Dialect, LegacyStream, Pickle, Value, evaluate_stream};
 
 use crate::{
     Finding, Rule,
     input::Input,
+    nested,
     pickle::{self, is_torch_magic},
     scan::{Place, Scan},
 };
@@ -61,11 +64,36 @@ fn says_so(input: &Input, at: u64) -> bool {
     matches!(input.read(at..at.saturating_add(2)).as_deref(), Ok([0x80, 0..=5]))
 }
 
+/// Whether the sizes of the writer's types are those that torch always writes.
+fn has_usual_types(info: &Pickle<'_>) -> bool {
+    let usual = [("short", 2), ("int", 4), ("long", 4)];
+    let pairs = info.values().iter().filter_map(|value| match value {
+        Value::Dict(entries) => Some(entries),
+        _ => None,
+    });
+    pairs.flatten().all(|(key, value)| match (info.value(*key), info.value(*value)) {
+        (Some(Value::Str(key)), Some(Value::Int(size))) => {
+            usual.iter().all(|(name, usual)| *name != &**key || usual == size)
+        }
+        _ => true,
+    })
+}
+
 /// Five pickles, the storages, and nothing after them.
 fn legacy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
     let legacy = LegacyStream::read(input.stream(), &scan.options.limits.pickle);
+    let sizes = |range: &Range<u64>| range.end.saturating_sub(range.start);
+    let storages = legacy.storages().iter().map(|found| (found.key.clone(), sizes(&found.range)));
+    scan.storages = legacy.error().is_none().then(|| Arc::new(storages.collect()));
     for pickle in legacy.pickles() {
         pickle::judge_evaluated(input, pickle, place, scan);
+    }
+    scan.storages = None;
+    if legacy.pickles().get(2).is_some_and(|info| !has_usual_types(info)) {
+        scan.add(place, Finding::new(Rule::OddArguments, "the sizes of the writer's types are not torch's"));
+    }
+    for storage in legacy.storages() {
+        nested::far(input, &storage.range, place, scan);
     }
     if let Some(error) = legacy.error() {
         if legacy.pickles().iter().all(|pickle: &Pickle<'_>| pickle.error().is_none()) {

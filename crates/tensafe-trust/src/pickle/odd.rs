@@ -4,10 +4,14 @@
 //! None of it runs code. Loaders written in C have been brought to corrupt memory by such arguments,
 //! and programs to exhaust theirs.
 
-use tensafe_pickle::{Argument, Decoder, Id, Opcode, Pickle, Value};
+use std::collections::HashSet;
+
+use tensafe_pickle::{Argument, Decoder, Id, Made, Object, Opcode, Pickle, Symbol, Value};
+
+use super::tensors::Storages;
 
 use crate::{
-    Finding, Rule,
+    Finding, Level, Rule,
     input::Input,
     preview,
     scan::{Place, Scan},
@@ -32,9 +36,18 @@ pub(super) fn judge(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: 
         let text = format!("{} values are left on the stack at the end", pickle.leftover());
         scan.add(place, Finding::new(Rule::OddStream, text));
     }
+    let mut storages = Storages::default();
     for (id, value) in pickle.entries() {
         match value {
-            Value::Object(_) | Value::Persistent(_) => record(pickle, id, value, place, scan),
+            Value::Object(_) | Value::Persistent(_) => {
+                match pickle.meaning(id) {
+                    Ok(meaning) => storages.judge(pickle, &meaning, place, scan),
+                    Err(error) => scan.add(place, Finding::new(Rule::OddArguments, error.to_string())),
+                }
+                if let Value::Object(object) = value {
+                    record(pickle, object, place, scan);
+                }
+            }
             Value::Dict(entries) => keys(pickle, entries, place, scan),
             Value::Long(bytes) if bytes.len() > MOST_INTEGER_BYTES => {
                 let text = format!("an integer of {} bytes", bytes.len());
@@ -48,16 +61,17 @@ pub(super) fn judge(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: 
 }
 
 /// What the readers of known calls say of their arguments.
-fn record(pickle: &Pickle<'_>, id: Id, value: &Value<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
-    if let Err(error) = pickle.meaning(id) {
-        scan.add(place, Finding::new(Rule::OddArguments, error.to_string()));
-    }
-    let Value::Object(object) = value else { return };
+fn record(pickle: &Pickle<'_>, object: &Object, place: Place<'_>, scan: &mut Scan<'_>) {
     match pickle.value(object.callable) {
         Some(Value::Symbol(symbol)) => {
-            if symbols::judge(symbol) == Judgement::Harmless
-                && let Some(why) = sizes(pickle, &symbol.name, object.arguments)
-            {
+            if symbols::judge(symbol) != Judgement::Harmless {
+                return;
+            }
+            if let Some(why) = odd_use(pickle, symbol, object) {
+                let text = format!("{symbol}{}: {why}", preview::arguments(pickle, object.arguments));
+                scan.add(place, Finding::new(Rule::OddArguments, text).of_symbol(symbol.to_string()));
+            }
+            if let Some(why) = sizes(pickle, &symbol.name, object.arguments) {
                 let text = format!("{symbol}{}: {why}", preview::arguments(pickle, object.arguments));
                 scan.add(place, Finding::new(Rule::Exhausts, text).of_symbol(symbol.to_string()));
             }
@@ -67,6 +81,46 @@ fn record(pickle: &Pickle<'_>, id: Id, value: &Value<'_>, place: Place<'_>, scan
             let text = format!("calls {}, which is no name", other.kind());
             scan.add(place, Finding::new(Rule::OddStream, text));
         }
+    }
+}
+
+/// What no writer does with a harmless name.
+fn odd_use(pickle: &Pickle<'_>, symbol: &Symbol<'_>, object: &Object) -> Option<&'static str> {
+    let items = match pickle.value(object.arguments) {
+        Some(Value::Tuple(items)) => &items[..],
+        _ => &[],
+    };
+    let argument = |at: usize| items.get(at).and_then(|id| pickle.value(*id));
+    let state = |id: &Id| {
+        let plain = Some(Value::None);
+        let state = pickle.value(*id);
+        state != plain.as_ref() && !matches!(state, Some(Value::Dict(_) | Value::Tuple(_) | Value::Object(_)))
+    };
+    let truth = |at| match argument(at) {
+        Some(Value::Tuple(items)) => items.iter().any(|id| matches!(pickle.value(*id), Some(Value::Bool(_)))),
+        _ => false,
+    };
+    if &*symbol.module == "builtins" && &*symbol.name != "object" && object.made == Made::New {
+        return Some("a builtin is made without its constructor");
+    }
+    if object.states.iter().any(state) {
+        return Some("the state is no dict and no tuple");
+    }
+    match &*symbol.name {
+        "_rebuild_parameter" if !matches!(argument(0), Some(Value::Object(_))) => {
+            Some("the data is no tensor")
+        }
+        "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3" if truth(2) || truth(3) => {
+            Some("truth values stand for sizes")
+        }
+        "Size" => match argument(0) {
+            Some(Value::Tuple(shape) | Value::List(shape)) => {
+                let fits = |id: &Id| matches!(pickle.value(*id), Some(Value::Int(0..)));
+                (!shape.iter().all(fits)).then_some("the sizes are no numbers from 0 on")
+            }
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -97,6 +151,14 @@ fn sizes(pickle: &Pickle<'_>, name: &str, arguments: Id) -> Option<&'static str>
             Some(Value::Str(text)) if text.len() > 9 => Some("elements of more bytes than an array has"),
             _ => None,
         },
+        "_rebuild_meta_tensor_no_storage" => match items.get(1).and_then(|id| pickle.value(*id)) {
+            Some(Value::Tuple(shape)) => {
+                let size = |all: u64, id| all.checked_mul(u64::try_from(number(id)).ok()?);
+                let all = shape.iter().try_fold(1u64, size).filter(|all| *all < 1 << 48);
+                all.is_none().then_some("more elements than memory holds")
+            }
+            _ => None,
+        },
         "Counter" => {
             let Some(Value::Dict(entries)) = items.first().and_then(|id| pickle.value(*id)) else {
                 return None;
@@ -113,6 +175,7 @@ fn sizes(pickle: &Pickle<'_>, name: &str, arguments: Id) -> Option<&'static str>
 /// Keys of a dict that Python refuses, or that make it slow.
 fn keys(pickle: &Pickle<'_>, entries: &[(Id, Id)], place: Place<'_>, scan: &mut Scan<'_>) {
     let mut huge = 0usize;
+    let mut names = HashSet::new();
     let mut last = None;
     for (key, _) in entries {
         let value = pickle.value(*key);
@@ -140,7 +203,17 @@ fn keys(pickle: &Pickle<'_>, entries: &[(Id, Id)], place: Place<'_>, scan: &mut 
         if last.is_some() && last == value {
             scan.add(place, Finding::new(Rule::OddStream, "a key is set twice in a row"));
         }
+        if let Some(Value::Str(name)) = value
+            && name.bytes().any(|b| b.is_ascii_uppercase())
+        {
+            names.insert(name.to_ascii_lowercase());
+        }
         last = value;
+    }
+    let lower = |id: &Id| matches!(pickle.value(*id), Some(Value::Str(name)) if names.contains(&**name));
+    if !names.is_empty() && entries.iter().any(|(key, _)| lower(key)) {
+        let finding = Finding::new(Rule::OddStream, "two names differ in nothing but the case of letters");
+        scan.add(place, finding.leveled(Level::Note));
     }
     if huge > MOST_HUGE_KEYS {
         let text = format!("{huge} keys beyond 2^61, whose hashes Python may find equal");
@@ -200,7 +273,8 @@ fn growth(pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
         scan.add(place, Finding::new(Rule::Exhausts, text));
     }
     if circles {
-        scan.add(place, Finding::new(Rule::OddStream, "a value holds itself"));
+        let finding = Finding::new(Rule::OddStream, "a value holds itself").leveled(Level::Note);
+        scan.add(place, finding);
     }
 }
 
@@ -267,10 +341,6 @@ fn instructions(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: &mut
                     (text.len() > MOST_DIGITS).then_some("a number of more digits than any")
                 }
             }
-            (_, Opcode::Unicode, Argument::Bytes(text)) => text
-                .windows(4)
-                .any(|part| part == b"\\u00")
-                .then_some("characters are escaped that need no escape"),
             _ => None,
         };
         if let Some(text) = odd {

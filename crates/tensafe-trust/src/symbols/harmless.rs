@@ -123,7 +123,6 @@ const NAMES: &[(&str, &[&str])] = &[
     ("decimal", &["Decimal"]),
     ("fractions", &["Fraction"]),
     ("io", &["BytesIO", "StringIO"]),
-    ("itertools", &["chain", "count", "cycle", "repeat"]),
     ("joblib.numpy_pickle", &["NumpyArrayWrapper"]),
     ("logging", &["Logger", "RootLogger", "getLogger"]),
     ("ml_dtypes", &[
