@@ -21,7 +21,7 @@ use crate::{
 /// Shorter than this, nothing of interest fits.
 const LEAST_BYTES: usize = 12;
 /// The start of a text that is decoded to see whether the rest is worth it.
-const PROBE_BYTES: usize = 16;
+const PROBE_BYTES: usize = 24;
 
 /// Most pickles that are tried in one run of bytes, and most instructions of each.
 const MOST_TRIES: usize = 1000;

@@ -105,6 +105,13 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
         }
         "yaml" | "yml" => {
             yaml(text, place, scan);
+            for line in text.lines() {
+                if let Some((key @ ("_target_" | "_instantiator"), value)) =
+                    line.trim_start_matches(['-', ' ']).split_once(':')
+                {
+                    config::imported(key, value.trim().trim_matches(['"', '\'']), place, scan);
+                }
+            }
             "yaml"
         }
         _ if config::looks_like_json(text) && !is_weights(name) => {

@@ -1,10 +1,11 @@
 //! Formats of weights that carry no pickles: safetensors, GGUF, HDF5.
 
-use tensafe_format::{Header, LENGTH_FIELD_BYTES, ParseOptions, header_range};
+use tensafe_format::{Dtype, Header, LENGTH_FIELD_BYTES, ParseOptions, header_range};
 
 use crate::{
     Finding, Rule,
     input::Input,
+    nested,
     scan::{Place, Scan},
     text::{is_template_key, judge_template},
 };
@@ -31,6 +32,13 @@ pub(crate) fn safetensors(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) 
         if is_template_key(key) {
             judge_template(value, place, scan);
         }
+        nested::look_at(value.as_bytes(), input, place, scan);
+    }
+    // Bytes without meaning to a tensor may have one to a program that takes them for a file.
+    let data = diagnosis.header_bytes.unwrap_or_default().saturating_add(LENGTH_FIELD_BYTES);
+    for tensor in diagnosis.tensors.iter().filter(|tensor| matches!(tensor.dtype, Dtype::U8 | Dtype::I8)) {
+        let range = tensor.range.start.saturating_add(data)..tensor.range.end.saturating_add(data);
+        nested::far(input, &range, place, scan);
     }
 }
 

@@ -33,19 +33,25 @@ pub(super) fn looks_like_json(text: &str) -> bool {
 
 pub(super) fn judge(name: &str, text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
     let name = name.rsplit(['/', '\\', '!']).next().unwrap_or(name);
-    if name.ends_with(".safetensors.index.json")
+    if name.ends_with(".index.json")
+        && text.contains("\"weight_map\"")
         && let Err(error) = ShardIndex::parse(text.as_bytes())
     {
-        scan.add(place, Finding::new(Rule::SafetensorsRule, error.to_string()));
+        let outside = error.rule() == Some(tensafe_format::Rule::SHARD_PATH);
+        let rule = if outside { Rule::MemberPath } else { Rule::SafetensorsRule };
+        scan.add(place, Finding::new(rule, error.to_string()));
     }
     let escapes = text.contains("\\u");
-    if name != "modules.json" && !escapes && !WORDS.iter().any(|word| text.contains(word)) {
+    let by_name = matches!(name, "modules.json" | "model_index.json") || name.ends_with(".model_index.json");
+    if !by_name && !escapes && !WORDS.iter().any(|word| text.contains(word)) {
         return;
     }
     match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
         Ok(document) => {
             if name == "modules.json" {
                 sentence_modules(&document, place, scan);
+            } else if by_name {
+                pipeline(&document, place, scan);
             }
             walk(&document, place, scan);
         }
@@ -99,7 +105,7 @@ fn entry(key: &str, value: &Value, place: Place<'_>, scan: &mut Scan<'_>) {
     }
 }
 
-fn imported(key: &str, text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
+pub(super) fn imported(key: &str, text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
     let (module, name) = text.rsplit_once('.').unwrap_or((text, ""));
     let judgement = symbols::judge(&Symbol { module: module.into(), name: name.into() });
     let text = format!("the text `{key}` names {}, to be imported and called", named(text));
@@ -141,5 +147,47 @@ fn sentence_modules(document: &Value, place: Place<'_>, scan: &mut Scan<'_>) {
     for class in types.filter(|class| !class.starts_with("sentence_transformers.")) {
         let text = format!("`modules.json` names {}, to be imported", named(class));
         scan.add(place, Finding::new(Rule::RemoteCode, text));
+    }
+}
+
+/// Libraries, and modules of diffusers, that the index of a pipeline may name.
+const PIPELINES: &[&str] = &[
+    "alt_diffusion",
+    "audioldm",
+    "audioldm2",
+    "deepfloyd_if",
+    "diffusers",
+    "flax",
+    "k_diffusion",
+    "kandinsky",
+    "latent_diffusion",
+    "onnxruntime",
+    "optimum",
+    "paint_by_example",
+    "peft",
+    "schedulers",
+    "semantic_stable_diffusion",
+    "sentence_transformers",
+    "shap_e",
+    "stable_diffusion",
+    "stable_diffusion_safe",
+    "stable_diffusion_xl",
+    "stable_audio",
+    "transformers",
+    "unidiffuser",
+    "versatile_diffusion",
+    "wuerstchen",
+];
+
+/// The index of a diffusers pipeline: classes by library and name.
+fn pipeline(document: &Value, place: Place<'_>, scan: &mut Scan<'_>) {
+    let Some(entries) = document.as_object() else { return };
+    for (key, value) in entries {
+        let Some([library, class]) = value.as_array().map(Vec::as_slice) else { continue };
+        let (Some(library), Some(class)) = (library.as_str(), class.as_str()) else { continue };
+        if key == "_class_name" || !PIPELINES.contains(&library) {
+            let text = format!("`{key}` names {}, to be imported", named(&format!("{library}.{class}")));
+            scan.add(place, Finding::new(Rule::RemoteCode, text));
+        }
     }
 }

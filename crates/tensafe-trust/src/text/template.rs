@@ -60,11 +60,29 @@ pub(crate) fn judge(text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
     for (offset, code) in code_of(text) {
         let found = WORDS.iter().copied().find(|word| code.contains(word));
         let found = found.or_else(|| has_attr_filter(code).then_some("|attr"));
+        let found = found.or_else(|| loads_other(code));
+        if found.is_none() && counts_far(code) {
+            let text = format!("the template counts far in {}", quoted(code.trim()));
+            scan.add(place, Finding::new(Rule::Exhausts, text).at(offset as u64));
+        }
         if let Some(word) = found {
             let text = format!("the template has `{word}` in {}", quoted(code.trim()));
             scan.add(place, Finding::new(Rule::TemplateReaches, text).at(offset as u64));
         }
     }
+}
+
+/// Statements that read other templates, which may be any file.
+fn loads_other(code: &str) -> Option<&'static str> {
+    let first = code.trim_start_matches(['-', '+']).split_whitespace().next()?;
+    ["include", "import", "extends", "from"].into_iter().find(|word| *word == first)
+}
+
+/// A range of more steps than any conversation has.
+fn counts_far(code: &str) -> bool {
+    let arguments = code.split("range(").skip(1).filter_map(|rest| rest.split(')').next());
+    let mut numbers = arguments.flat_map(|text| text.split(|c: char| !c.is_ascii_digit() && c != '*'));
+    numbers.any(|number| number.contains("**") || number.len() >= 7)
 }
 
 /// The filter `attr`, however it is spaced.
