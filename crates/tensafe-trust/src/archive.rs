@@ -9,16 +9,13 @@ use tensafe_pickle::{numbered_storages, numbered_tensors};
 
 use self::layout::{Layout, last};
 use crate::{
-    Finding, Rule,
+    Finding, Level, Rule,
     input::Input,
     nested, pickle,
     preview::named,
     scan::{Place, Scan},
     sequence, text,
 };
-
-/// Bytes of headers, and of the directory, that are searched.
-const SLACK_BYTES: u64 = 16 << 20;
 
 /// Scans a zip archive and returns the word for the kind.
 pub(crate) fn zip(
@@ -36,6 +33,7 @@ pub(crate) fn zip(
         Ok(zip) => zip,
         Err(error) => {
             scan.refused(&error, place);
+            nested::search_range(input, &(0..input.len()), place, scan);
             return "zip";
         }
     };
@@ -61,7 +59,7 @@ pub(crate) fn zip(
         scan.add(place, Finding::new(Rule::ArchiveFlaw, "a torch archive without the member `version`"));
     }
     for member in zip.members().iter().filter(|member| !member.is_directory()) {
-        zip_member(&zip, member, &layout, place, scan);
+        zip_member(&zip, member, input, &layout, place, scan);
     }
     slack(&zip, input, place, scan);
     match () {
@@ -89,7 +87,14 @@ fn rule_of(kind: FlawKind) -> Rule {
     }
 }
 
-fn zip_member(zip: &Zip, member: &Member, layout: &Layout, place: Place<'_>, scan: &mut Scan<'_>) {
+fn zip_member(
+    zip: &Zip,
+    member: &Member,
+    file: &Input,
+    layout: &Layout,
+    place: Place<'_>,
+    scan: &mut Scan<'_>,
+) {
     if scan.options.crc {
         checksum(zip, member, place, scan);
     }
@@ -103,7 +108,11 @@ fn zip_member(zip: &Zip, member: &Member, layout: &Layout, place: Place<'_>, sca
     }
     let source = match zip.read(member) {
         Ok(source) => source,
-        Err(error) => return scan.refused(&error, Place { member: Some(&place.path(name)) }),
+        Err(error) => {
+            // A loader that passes over what is wrong reads what stands there.
+            nested::search_range(file, &member.range(), place, scan);
+            return scan.refused(&error, Place { member: Some(&place.path(name)) });
+        }
     };
     if !member.is_stored() {
         scan.spend_unpacked(source.len());
@@ -142,20 +151,23 @@ fn about_torch(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<'_>)
         }
     };
     if !fits {
-        let text = format!("{} says {}", named(name), named(&text));
-        scan.add(place, Finding::new(Rule::ArchiveFlaw, text));
+        let big = text == "big";
+        let finding = Finding::new(Rule::ArchiveFlaw, format!("{} says {}", named(name), named(&text)));
+        scan.add(place, if big { finding.leveled(Level::Note) } else { finding });
     }
 }
 
 /// What lies between the members and behind them, where no reader of members looks.
 fn slack(zip: &Zip, input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
-    let headers = zip.members().iter().map(|member| member.header_offset()..member.range().start);
-    let end = zip.members().iter().map(|member| member.range().end).max().unwrap_or_default();
-    for range in headers.chain([end..input.len()]) {
-        let most = range.start.saturating_add(SLACK_BYTES).min(range.end);
-        if let Ok(bytes) = input.read(range.start..most.max(range.start)) {
-            nested::search(&bytes, range.start, place, scan);
+    let mut members: Vec<_> =
+        zip.members().iter().map(Member::range).filter(|range| !range.is_empty()).collect();
+    members.sort_by_key(|range| range.start);
+    let mut at = 0;
+    for range in members.into_iter().chain([input.len()..input.len()]) {
+        if range.start > at {
+            nested::search_range(input, &(at..range.start), place, scan);
         }
+        at = at.max(range.end);
     }
 }
 
@@ -177,6 +189,7 @@ pub(crate) fn tar(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'sta
         Ok(tar) => tar,
         Err(error) => {
             scan.refused(&error, place);
+            nested::search_range(input, &(0..input.len()), place, scan);
             return "tar";
         }
     };

@@ -6,6 +6,7 @@ use tensafe_pickle::{Dialect, Limits, Pickle, evaluate_stream};
 use crate::{
     Finding, Rule, archive, foreign,
     input::Input,
+    nested,
     scan::{Place, Scan},
     sequence,
     symbols::{self, Judgement},
@@ -93,6 +94,7 @@ fn by_kind(
             Ok(inner) => wrapped(kind, name, &inner, place, scan),
             Err(error) => {
                 scan.refused(&error, place);
+                nested::search_range(input, &(0..input.len()), place, scan);
                 kind.name()
             }
         },
@@ -127,6 +129,7 @@ fn npy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
         Ok(array) => array,
         Err(error) => {
             scan.refused(&error, place);
+            nested::search_range(input, &(0..input.len()), place, scan);
             return "npy";
         }
     };
@@ -142,6 +145,7 @@ fn npy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
     } else if array.data.end < input.len() {
         let text = format!("{} bytes follow the array", input.len().saturating_sub(array.data.end));
         scan.add(place, Finding::new(Rule::AfterStop, text).at(array.data.end));
+        nested::search_range(input, &(array.data.end..input.len()), place, scan);
     }
     "npy"
 }
@@ -167,6 +171,7 @@ fn plain(name: &str, input: &Input, head: &[u8], place: Place<'_>, scan: &mut Sc
         return sequence::scan_from(input, pickle, place, scan);
     }
     scan.add(place, Finding::new(Rule::UnknownFormat, "the content is of no known format"));
+    nested::search_range(input, &(0..input.len()), place, scan);
     "unknown"
 }
 

@@ -45,6 +45,17 @@ pub(crate) fn search(bytes: &[u8], base: u64, place: Place<'_>, scan: &mut Scan<
     }
 }
 
+/// Bytes that are searched of what could not be read in any other way.
+const SEARCHED_BYTES: u64 = 16 << 20;
+
+/// Searches a range of `input` that no reader makes sense of.
+pub(crate) fn search_range(input: &Input, range: &Range<u64>, place: Place<'_>, scan: &mut Scan<'_>) {
+    let end = range.end.min(range.start.saturating_add(SEARCHED_BYTES));
+    if let Ok(bytes) = input.read(range.start..end.max(range.start)) {
+        search(&bytes, range.start, place, scan);
+    }
+}
+
 /// Looks into every text and all bytes of `pickle`, which was read from `input`.
 pub(crate) fn look(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
     for (id, value) in pickle.entries() {

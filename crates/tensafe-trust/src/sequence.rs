@@ -57,6 +57,7 @@ fn following<'i>(input: &'i Input, end: u64, place: Place<'_>, scan: &mut Scan<'
     }
     let text = format!("{left} bytes follow the end of the pickle");
     scan.add(place, Finding::new(Rule::AfterStop, text).at(end));
+    nested::search_range(input, &(end..input.len()), place, scan);
     None
 }
 
@@ -98,6 +99,7 @@ fn legacy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
     if let Some(error) = legacy.error() {
         if legacy.pickles().iter().all(|pickle: &Pickle<'_>| pickle.error().is_none()) {
             scan.add(place, Finding::new(Rule::Broken, error.to_string()).at(error.offset()));
+            nested::search_range(input, &(error.offset()..input.len()), place, scan);
         }
         return;
     }

@@ -115,12 +115,17 @@ fn dotted(module: &str, name: &str) -> Judgement {
         if part.starts_with("__") {
             return Judgement::RunsCode;
         }
+        // Modules import others under such names: `collections._sys`.
+        let part = part.trim_start_matches('_');
         let known = harmful::module(part).filter(|_| stdlib::is_stdlib(part));
         worst = known.or_else(|| harmful::name(module, part)).unwrap_or(worst);
     }
     match worst {
         Judgement::Dotted if module == "builtins" => Judgement::RunsCode,
-        Judgement::Dotted => harmful::module(module).unwrap_or(worst),
+        Judgement::Dotted => harmful::module(module).unwrap_or_else(|| {
+            let top = module.split('.').next().unwrap_or_default();
+            if stdlib::is_stdlib(top) { Judgement::StandardLibrary } else { worst }
+        }),
         worst => worst,
     }
 }
@@ -172,6 +177,8 @@ mod tests {
             ("urllib2", "urlopen", Judgement::Network),
             ("shutil", "rmtree", Judgement::Files),
             ("sklearn.svm._classes", "SVC", Judgement::Unknown),
+            ("collections", "_sys.modules", Judgement::RunsCode),
+            ("string", "Formatter.get_field", Judgement::StandardLibrary),
             ("sklearn.svm", "Outer.Inner", Judgement::Dotted),
             ("sklearn.svm", "Outer.__init__.__globals__", Judgement::RunsCode),
             ("os\u{200b}", "system", Judgement::Deceptive),
