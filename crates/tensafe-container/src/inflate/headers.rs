@@ -20,7 +20,7 @@ pub(super) fn gzip(source: &dyn Source, at: u64, subject: &str, spill: &mut Spil
     };
     spill.take_crc();
     let body = at.saturating_add(header as u64);
-    let end = pump(source, body, &mut Deflate::new(false), subject, spill)?;
+    let end = pump(source, body..source.len(), &mut Deflate::new(false), subject, spill)?;
     let trailer = read_up_to(source, end, 8)?;
     let Some((crc, len)) = u32_at(&trailer, 0).zip(u32_at(&trailer, 4)) else {
         return Err(Error::short(format_args!("end of the {subject}"), end, trailer.len() as u64, 8));
@@ -78,7 +78,7 @@ pub(super) fn joblib(source: &dyn Source, at: u64, subject: &str, spill: &mut Sp
             continue;
         };
         let body = at.saturating_add(2).saturating_add(width as u64);
-        let end = pump(source, body, &mut Deflate::new(true), subject, spill)?;
+        let end = pump(source, body..source.len(), &mut Deflate::new(true), subject, spill)?;
         if spill.len() != len {
             return Err(Error::wrong(subject, at, format_args!("{} bytes decompressed", spill.len()), len));
         }

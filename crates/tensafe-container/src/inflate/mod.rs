@@ -9,7 +9,7 @@ mod frames;
 mod headers;
 mod spill;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use tensafe_io::Source;
 
@@ -56,16 +56,16 @@ pub fn decompress(source: Arc<dyn Source>, kind: Kind, limits: &Limits) -> Resul
 
 /// Decompresses the stream that begins at `at`, and says where it ends.
 fn one(source: &dyn Source, at: u64, kind: Kind, subject: &str, spill: &mut Spill) -> Result<u64, Error> {
-    let limits = spill.limits();
+    let (limits, rest) = (spill.limits(), at..source.len());
     match kind {
         Kind::Gzip => headers::gzip(source, at, subject, spill),
         Kind::JoblibZ => headers::joblib(source, at, subject, spill),
         Kind::Lz4 => frames::lz4(source, at, subject, spill),
         Kind::Zstd => frames::zstd(source, at, subject, spill),
-        Kind::Zlib => pump(source, at, &mut codec::Deflate::new(true), subject, spill),
-        Kind::Bzip2 => pump(source, at, &mut codec::Bzip2::new(), subject, spill),
-        Kind::Xz => pump(source, at, &mut codec::Xz::new(&limits), subject, spill),
-        _ => pump(source, at, &mut codec::Lzma::new(&limits), subject, spill),
+        Kind::Zlib => pump(source, rest, &mut codec::Deflate::new(true), subject, spill),
+        Kind::Bzip2 => pump(source, rest, &mut codec::Bzip2::new(), subject, spill),
+        Kind::Xz => pump(source, rest, &mut codec::Xz::new(&limits), subject, spill),
+        _ => pump(source, rest, &mut codec::Lzma::new(&limits), subject, spill),
     }
 }
 
@@ -90,31 +90,34 @@ pub(crate) fn deflated(
     limits: &Limits,
 ) -> Result<Arc<dyn Source>, Error> {
     let subject = subject.to_string();
+    let (source, range) = (&**window.whole(), window.range());
     let mut spill = Spill::new(window.len(), limits);
-    let end = pump(window, 0, &mut codec::Deflate::new(false), &subject, &mut spill)?;
-    if end != window.len() {
-        let found = format_args!("{} bytes behind the compressed ones", window.len().saturating_sub(end));
-        return Err(Error::wrong(subject, window.range().start.saturating_add(end), found, "none"));
+    let end = pump(source, range.clone(), &mut codec::Deflate::new(false), &subject, &mut spill)?;
+    if end != range.end {
+        let found = format_args!("{} bytes behind the compressed ones", range.end.saturating_sub(end));
+        return Err(Error::wrong(subject, end, found, "none"));
     }
     if spill.len() != bytes {
         let found = format_args!("{} bytes decompressed", spill.len());
-        return Err(Error::wrong(subject, window.range().start, found, bytes));
+        return Err(Error::wrong(subject, range.start, found, bytes));
     }
     spill.finish()
 }
 
-/// Feeds a codec from `at` on until its stream ends, and says where.
+/// Feeds a codec the bytes of `range` until its stream ends, and says where.
 fn pump(
     source: &dyn Source,
-    mut at: u64,
+    range: Range<u64>,
     codec: &mut dyn Codec,
     subject: &str,
     spill: &mut Spill,
 ) -> Result<u64, Error> {
     let mut out = vec![0; CHUNK];
+    let mut at = range.start;
     loop {
-        let input = read_up_to(source, at.min(source.len()), CHUNK)?;
-        let last = source.len().saturating_sub(at) <= input.len() as u64;
+        let left = range.end.saturating_sub(at);
+        let input = read_up_to(source, at, usize::try_from(left).unwrap_or(CHUNK).min(CHUNK))?;
+        let last = left <= input.len() as u64;
         let mut rest = &*input;
         loop {
             let step = codec.step(rest, &mut out, last).map_err(|e| codec.error(e, subject, at))?;

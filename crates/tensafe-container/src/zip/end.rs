@@ -3,7 +3,7 @@
 //! Which end record counts is where readers differ. This one takes the last that has room, as
 //! `zipfile` and miniz do, and reports every other that some reader could take.
 
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
 use tensafe_io::Source;
 
@@ -74,6 +74,16 @@ impl Numbers {
             && fits(self.members, long.members, 0xffff)
             && fits(self.directory_bytes, long.directory_bytes, 0xffff_ffff)
             && fits(self.directory_offset, long.directory_offset, 0xffff_ffff)
+    }
+}
+
+impl fmt::Display for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { disk, members, directory_bytes, directory_offset, .. } = self;
+        write!(
+            f,
+            "disk {disk}, {members} members, {directory_bytes} bytes of directory from {directory_offset} on"
+        )
     }
 }
 
@@ -152,6 +162,7 @@ fn check_ends(tail: &[u8], start: u64, chosen: usize, flaws: &mut Flaws) -> Resu
     if end < tail.len() {
         let left = tail.len().saturating_sub(end);
         flaws.add(Flaw::new(FlawKind::Suffix, None, place(end), bytes(left), "none"))?;
+        flaws.unaccounted(place(end)..place(tail.len()));
     }
     if end > tail.len() {
         let (needed, left) = (end.saturating_sub(chosen), tail.len().saturating_sub(chosen));
@@ -159,9 +170,14 @@ fn check_ends(tail: &[u8], start: u64, chosen: usize, flaws: &mut Flaws) -> Resu
         flaws.add(Flaw::new(FlawKind::CommentEndsEarly, None, place(chosen), found, needed))?;
     }
     for at in signatures(tail).filter(|at| *at != chosen) {
-        // Behind the chosen one there is no room for a record, but some readers stop there.
-        let in_comment = at > chosen || record_end(tail, at).is_some_and(|end| end > chosen);
+        // Behind the chosen one there is no room for a record, but some readers stop there; before
+        // it, readers differ on one whose comment is all the rest.
         let plausible = at > chosen || record_end(tail, at) == Some(tail.len());
+        // A record with its directory right before it is the end of an archive that has a comment.
+        let behind_directory = tail.get(at..).and_then(Numbers::parse).is_some_and(|numbers| {
+            numbers.directory_offset.checked_add(numbers.directory_bytes) == Some(place(at))
+        });
+        let in_comment = at > chosen || behind_directory;
         if plausible {
             let kind = if in_comment { FlawKind::CommentEndRecord } else { FlawKind::SeveralEndRecords };
             let found = format_args!("an end record at byte {} too", place(at));
@@ -208,8 +224,7 @@ fn zip64(
             flaws.add(Flaw::new(FlawKind::Zip64Differs, None, place, found, "44"))?;
         }
         if !short.agrees(&long) {
-            let found = format_args!("{short:?} and {long:?}");
-            flaws.add(Flaw::new(FlawKind::Zip64Differs, None, place, found, "the same numbers"))?;
+            flaws.add(Flaw::new(FlawKind::Zip64Differs, None, place, long, short))?;
         }
         return Ok(Some((long, place)));
     }
@@ -242,10 +257,7 @@ fn place_directory(
     let said_end = said.checked_add(bytes).filter(|said_end| *said_end <= end);
     let (found, needed) = (format_args!("byte {said}").to_string(), format_args!("byte {start}").to_string());
     match (start.checked_sub(said), said_end) {
-        (Some(base), _) if is_directory(start)? => {
-            flaws.add(Flaw::new(FlawKind::Prefix, None, 0, super::bytes(base), "none"))?;
-            Ok(End { directory: start..end, members, base })
-        }
+        (Some(base), _) if is_directory(start)? => Ok(End { directory: start..end, members, base }),
         (_, Some(said_end)) => {
             flaws.add(Flaw::new(FlawKind::DirectoryPlace, None, end, found, needed))?;
             Ok(End { directory: said..said_end, members, base: 0 })

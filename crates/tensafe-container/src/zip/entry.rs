@@ -23,6 +23,8 @@ pub(super) struct Entry<'a> {
     pub(super) bytes: u64,
     pub(super) disk: u64,
     pub(super) offset: u64,
+    /// The mode of a file of Unix, where the writer's host has that; else 0.
+    pub(super) mode: u32,
     pub(super) extra: &'a [u8],
 }
 
@@ -87,6 +89,8 @@ fn parse(bytes: &[u8], at: u64) -> Option<(Entry<'_>, &[u8])> {
         bytes: u32_at(head, 24)?.into(),
         disk: u16_at(head, 34)?.into(),
         offset: u32_at(head, 42)?.into(),
+        // The upper byte of the writer's version is its host: 3 is Unix, 19 is macOS.
+        mode: if matches!(head.get(5), Some(3 | 19)) { u32_at(head, 38)? >> 16 } else { 0 },
         extra,
     };
     Some((entry, rest))

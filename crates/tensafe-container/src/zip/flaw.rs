@@ -1,6 +1,6 @@
 //! What is wrong with an archive: the one table of kinds, and the list that a survey fills.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use crate::Error;
 
@@ -105,6 +105,8 @@ flaws! {
     LocalHeaderMissing true "no local header";
     /// The bytes of a member reach beyond the archive.
     MemberOutside true "the member reaches beyond the archive";
+    /// The member is a symbolic link: its bytes are the path of another file.
+    SymbolicLink false "a symbolic link";
     /// A directory's member has bytes.
     DirectoryWithBytes false "a directory holds bytes";
 }
@@ -186,6 +188,7 @@ pub(super) struct Flaws {
     strict: bool,
     warnings: usize,
     left_out: u64,
+    unaccounted: Vec<Range<u64>>,
 }
 
 impl Flaws {
@@ -194,7 +197,7 @@ impl Flaws {
 
     /// With `strict`, the first grave flaw becomes an error.
     pub(super) fn new(strict: bool) -> Self {
-        Self { list: Vec::new(), strict, warnings: 0, left_out: 0 }
+        Self { list: Vec::new(), strict, warnings: 0, left_out: 0, unaccounted: Vec::new() }
     }
 
     pub(super) fn add(&mut self, flaw: Flaw) -> Result<(), Error> {
@@ -213,11 +216,12 @@ impl Flaws {
         Ok(())
     }
 
-    pub(super) fn has(&self, kind: FlawKind) -> bool {
-        self.list.iter().any(|flaw| flaw.kind == kind)
+    /// Notes bytes that belong to nothing, which are a flaw as well.
+    pub(super) fn unaccounted(&mut self, range: Range<u64>) {
+        self.unaccounted.push(range);
     }
 
-    pub(super) fn into_parts(self) -> (Vec<Flaw>, u64) {
-        (self.list, self.left_out)
+    pub(super) fn into_parts(self) -> (Vec<Flaw>, u64, Vec<Range<u64>>) {
+        (self.list, self.left_out, self.unaccounted)
     }
 }

@@ -37,8 +37,7 @@ pub(super) fn check(
                 overlap(member, start, &found, flaws)?;
             }
             Some(_) => gap(source, end..start, flaws)?,
-            None if start > 0 => prefix(start, flaws)?,
-            None => {}
+            None => prefix(source, start, flaws)?,
         }
         let end = member.range.end;
         let end = end.saturating_add(descriptor(source, member, next.saturating_sub(end), flaws)?);
@@ -51,8 +50,8 @@ pub(super) fn check(
     }
     match last {
         Some((_, end)) if end < directory.start => gap(source, end..directory.start, flaws),
-        None if directory.start > 0 => prefix(directory.start, flaws),
-        _ => Ok(()),
+        None => prefix(source, directory.start, flaws),
+        Some(_) => Ok(()),
     }
 }
 
@@ -66,24 +65,42 @@ fn overlap(
     flaws.add(Flaw::new(FlawKind::Overlap, Some(&member.name), start, found, needed))
 }
 
-/// Bytes before the first member; where the archive's offsets count from its own start, finding the
-/// directory has reported them.
-fn prefix(bytes: u64, flaws: &mut Flaws) -> Result<(), Error> {
-    if flaws.has(FlawKind::Prefix) {
+/// Reports bytes before the first member.
+fn prefix(source: &dyn Source, bytes: u64, flaws: &mut Flaws) -> Result<(), Error> {
+    if bytes == 0 {
         return Ok(());
     }
-    flaws.add(Flaw::new(FlawKind::Prefix, None, 0, super::bytes(bytes), "none"))
+    flaws.add(Flaw::new(FlawKind::Prefix, None, 0, super::bytes(bytes), "none"))?;
+    flaws.unaccounted(0..bytes);
+    match local_header(source, 0..bytes)? {
+        Some(at) => flaws.add(hidden(at)),
+        None => Ok(()),
+    }
 }
 
-/// Reports bytes that belong to nothing.
+/// Reports bytes between members.
 fn gap(source: &dyn Source, range: Range<u64>, flaws: &mut Flaws) -> Result<(), Error> {
     if range.is_empty() {
         return Ok(());
     }
+    flaws.unaccounted(range.clone());
+    let bytes = super::bytes(range.end.saturating_sub(range.start));
+    flaws.add(match local_header(source, range.clone())? {
+        Some(at) => hidden(at),
+        None => Flaw::new(FlawKind::Gap, None, range.start, bytes, "none"),
+    })
+}
+
+fn hidden(at: u64) -> Flaw {
+    Flaw::new(FlawKind::HiddenMember, None, at, "`PK\\x03\\x04`", "every member in the directory")
+}
+
+/// The first place in a range where the signature of a local header stands.
+fn local_header(source: &dyn Source, range: Range<u64>) -> Result<Option<u64>, Error> {
     let mut hidden = None;
     // A signature may stand across two chunks: their seam is kept.
     let mut seam: Vec<u8> = Vec::new();
-    for_each_chunk(source, range.clone(), |at, chunk| {
+    for_each_chunk(source, range, |at, chunk| {
         let carried = seam.len() as u64;
         seam.extend_from_slice(chunk);
         let found = seam.windows(LOCAL_SIGNATURE.len()).position(|window| window == LOCAL_SIGNATURE);
@@ -91,13 +108,7 @@ fn gap(source: &dyn Source, range: Range<u64>, flaws: &mut Flaws) -> Result<(), 
         seam.drain(..seam.len().saturating_sub(LOCAL_SIGNATURE.len().saturating_sub(1)));
         Ok(hidden.is_none())
     })?;
-    let found = super::bytes(range.end.saturating_sub(range.start));
-    match hidden {
-        Some(at) => {
-            flaws.add(Flaw::new(FlawKind::HiddenMember, None, at, found, "a directory of all members"))
-        }
-        None => flaws.add(Flaw::new(FlawKind::Gap, None, range.start, found, "none")),
-    }
+    Ok(hidden)
 }
 
 /// Bytes of the data descriptor behind a member's data, where `room` bytes are free.
@@ -128,7 +139,7 @@ fn descriptor(source: &dyn Source, member: &Member, room: u64, flaws: &mut Flaws
             _ => {}
         }
     }
-    let found = format_args!("{bytes:02x?}").to_string();
+    let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let needed = format_args!(
         "checksum 0x{:08x}, {} bytes, {} compressed",
         member.crc, member.bytes, member.compressed

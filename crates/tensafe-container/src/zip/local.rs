@@ -58,6 +58,10 @@ pub(super) fn check_entry(entry: &Entry<'_>, limits: &Limits, flaws: &mut Flaws)
         let needed = format_args!("at most {most}; `Limits` can raise it");
         add(FlawKind::Ratio, &found, &needed)?;
     }
+    // S_IFLNK of S_IFMT.
+    if entry.mode & 0o170_000 == 0o120_000 {
+        add(FlawKind::SymbolicLink, &format_args!("mode {:06o}", entry.mode), &"a plain file")?;
+    }
     if entry.raw_name.ends_with(b"/") && entry.bytes != 0 {
         add(FlawKind::DirectoryWithBytes, &super::bytes(entry.bytes), &"none")?;
     }

@@ -48,6 +48,7 @@ pub struct Zip {
     by_name: Vec<u32>,
     flaws: Vec<Flaw>,
     flaws_left_out: u64,
+    unaccounted: Vec<Range<u64>>,
 }
 
 /// One member of a zip archive, as the directory describes it.
@@ -126,8 +127,8 @@ impl Zip {
         }
         let by_name = names::index(&members, &mut flaws)?;
         layout::check(&source, &members, &end.directory, &mut flaws)?;
-        let (flaws, flaws_left_out) = flaws.into_parts();
-        Ok(Self { source, limits: *limits, members, by_name, flaws, flaws_left_out })
+        let (flaws, flaws_left_out, unaccounted) = flaws.into_parts();
+        Ok(Self { source, limits: *limits, members, by_name, flaws, flaws_left_out, unaccounted })
     }
 
     /// The members, in the directory's order.
@@ -159,6 +160,13 @@ impl Zip {
     #[must_use]
     pub fn flaws_left_out(&self) -> u64 {
         self.flaws_left_out
+    }
+
+    /// Where bytes stand that belong to nothing: before the first member, between members, or behind
+    /// the end; half-open. They are flaws as well; here they can be looked into.
+    #[must_use]
+    pub fn unaccounted(&self) -> &[Range<u64>] {
+        &self.unaccounted
     }
 
     /// The bytes of a member of this archive. Its checksum is not looked at.
