@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "tensafe-container": {"tensafe-io"},
     # The pickle machine knows nothing of files or tensors.
     "tensafe-pickle": set(),
-    "tensafe-model": {"tensafe-format", "tensafe-io"},
+    "tensafe-model": {"tensafe-format", "tensafe-io", "tensafe-container", "tensafe-pickle"},
     # The scanner judges what the readers of formats tell it.
     "tensafe-trust": {"tensafe-format", "tensafe-io", "tensafe-pickle", "tensafe-container"},
     "tensafe": {"tensafe-format", "tensafe-io", "tensafe-model", "tensafe-trust"},

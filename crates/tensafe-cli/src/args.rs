@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use crate::commands::{
-    completions::CompletionsArgs, inspect::InspectArgs, man::ManArgs, scan::ScanArgs, verify::VerifyArgs,
+    completions::CompletionsArgs, convert::ConvertArgs, inspect::InspectArgs, man::ManArgs, scan::ScanArgs,
+    verify::VerifyArgs,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   tensafe model.safetensors            what is in it, in a few lines
   tensafe inspect model/               the tensors of a directory of shards, as a tree
+  tensafe convert pytorch_model.bin    a pickle to safetensors, without executing it
   tensafe verify *.safetensors         every rule of the format, every finding
   tensafe scan model/                  what loading would run, nothing of it run
   tensafe inspect m.safetensors --format json | jq '.models[0].totals'
@@ -19,7 +21,7 @@ Examples:
 Exit codes:
   0  good    1  a file breaks a rule    2  an error, such as a file that cannot be read";
 
-/// Look at model weights, and check them
+/// Convert model weights, look at them, and check them
 #[derive(Debug, Parser)]
 #[command(
     name = "tensafe",
@@ -45,6 +47,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Convert(ConvertArgs),
     Inspect(InspectArgs),
     Verify(VerifyArgs),
     Scan(ScanArgs),

@@ -1,6 +1,7 @@
 //! The commands. Each returns data; `output` prints it.
 
 pub(crate) mod completions;
+pub(crate) mod convert;
 pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod scan;
@@ -24,6 +25,7 @@ pub(crate) struct Outcome {
 
 #[derive(Debug)]
 pub(crate) enum Page {
+    Convert(Box<convert::Converted>),
     Inspect(inspect::Inspection),
     Verify(verify::Verification),
     Scan(scan::Scanned),

@@ -1,4 +1,5 @@
-//! The command line of tensafe: `tensafe PATH`, `tensafe inspect`, `tensafe verify`, `tensafe scan`.
+//! The command line of tensafe: `tensafe PATH`, `tensafe convert`, `tensafe inspect`, `tensafe verify`,
+//! `tensafe scan`.
 //!
 //! [`run`] is the whole program; the binary and the Python package's console script call it. This
 //! crate translates: arguments to calls of the library, results to text or JSON.
@@ -46,6 +47,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
     let outcome = match cli.command {
         Some(command) if cli.paths.is_empty() => match command {
+            Command::Convert(args) => commands::convert::run(&args),
             Command::Inspect(args) => commands::inspect::run(&args),
             Command::Verify(args) => commands::verify::run(&args),
             Command::Scan(args) => commands::scan::run(&args),

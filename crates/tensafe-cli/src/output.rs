@@ -3,6 +3,7 @@
 //! A reader that goes away, such as `head`, is no error: what is left unsaid is left unsaid, and
 //! the exit code is that of the answer.
 
+mod convert;
 mod inspect;
 mod scan;
 mod summary;
@@ -98,6 +99,9 @@ fn show_page(outcome: &Outcome, settings: &Settings) -> io::Result<()> {
     let mut out = BufWriter::new(stdout);
     match (&outcome.page, settings.format) {
         (Page::Text(text), _) => out.write_all(text)?,
+        (Page::Convert(page), Format::Human) => convert::human(page, settings, &mut out)?,
+        (Page::Convert(page), Format::Json) => convert::json(page, &mut out)?,
+        (Page::Convert(page), Format::Quiet) => convert::quiet(page, &mut out)?,
         (Page::Inspect(page), Format::Human) => inspect::human(page, settings, &mut out)?,
         (Page::Inspect(page), Format::Json) => {
             json("tensafe.inspect/1", &page.models, &outcome.failures, &mut out)?;

@@ -1,6 +1,6 @@
 //! A part of a source as a source.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{fs::File, ops::Range, path::Path, sync::Arc};
 
 use tensafe_io::{Error as IoError, Identity, Source, SourceInfo};
 
@@ -69,5 +69,10 @@ impl Source for Window {
 
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn as_file(&self) -> Option<(&File, u64)> {
+        let (file, base) = self.source.as_file()?;
+        Some((file, base.checked_add(self.range.start)?))
     }
 }

@@ -17,6 +17,8 @@ pub struct ShardIndex {
     pub weight_map: BTreeMap<String, String>,
     /// Bytes of all tensors, if the index says so. A claim: the shards decide.
     pub total_size: Option<u64>,
+    /// What else a writer puts into the index's metadata: text by name. Readers do not ask for it.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl ShardIndex {
@@ -121,10 +123,27 @@ impl ShardIndex {
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut json = String::from("{\n  \"metadata\": {");
-        if let Some(size) = self.total_size {
-            write!(json, "\n    \"total_size\": {size}\n  ").expect("a String takes every write");
+        let mut size = self.total_size;
+        let mut written = 0usize;
+        let mut push_size = |json: &mut String, written: &mut usize| {
+            if let Some(size) = size.take() {
+                json.push_str(if *written > 0 { ",\n    " } else { "\n    " });
+                write!(json, "\"total_size\": {size}").expect("a String takes every write");
+                *written += 1;
+            }
+        };
+        for (key, value) in self.metadata.iter().filter(|(key, _)| *key != "total_size") {
+            if key.as_str() > "total_size" {
+                push_size(&mut json, &mut written);
+            }
+            json.push_str(if written > 0 { ",\n    " } else { "\n    " });
+            push_json_string(&mut json, key);
+            json.push_str(": ");
+            push_json_string(&mut json, value);
+            written += 1;
         }
-        json.push_str("},\n  \"weight_map\": {");
+        push_size(&mut json, &mut written);
+        json.push_str(if written > 0 { "\n  },\n  \"weight_map\": {" } else { "},\n  \"weight_map\": {" });
         for (i, (name, file)) in self.weight_map.iter().enumerate() {
             json.push_str(if i > 0 { ",\n    " } else { "\n    " });
             push_json_string(&mut json, name);
@@ -219,6 +238,8 @@ pub fn split_into_shards(sizes: &[u64], most_bytes: u64) -> Vec<Vec<usize>> {
 mod tests {
     use alloc::{string::ToString, vec};
 
+    use alloc::collections::BTreeMap;
+
     use super::{ShardIndex, is_hub_shard_name, shard_name, split_into_shards};
     use crate::Rule;
 
@@ -229,6 +250,7 @@ mod tests {
                 .map(|(k, v)| (k.to_string(), v.to_string()))
                 .into(),
             total_size: Some(12),
+            metadata: BTreeMap::new(),
         };
         let json = index.to_json();
         assert_eq!(ShardIndex::parse(json.as_bytes()).unwrap(), index);

@@ -48,10 +48,26 @@ impl Buffer {
     /// [`Io`](crate::ErrorKind::Io) where the memory cannot be reserved; what `fill` returns.
     pub fn filled(len: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), Error>) -> Result<Self, Error> {
         let mut arena = Arena::zeroed(len).map_err(|e| Error::memory(len as u64, e))?;
+        fill(arena.bytes_mut())?;
+        Ok(Self::from_arena(arena))
+    }
+
+    /// New pieces of memory, each given back by itself, that `fill` writes before anything else sees
+    /// them.
+    pub(crate) fn filled_each(
+        lens: &[usize],
+        fill: impl FnOnce(Vec<&mut [u8]>) -> Result<(), Error>,
+    ) -> Result<Vec<Self>, Error> {
+        let zeroed = |len: &usize| Arena::zeroed(*len).map_err(|e| Error::memory(*len as u64, e));
+        let mut arenas = lens.iter().map(zeroed).collect::<Result<Vec<_>, _>>()?;
+        fill(arenas.iter_mut().map(Arena::bytes_mut).collect())?;
+        Ok(arenas.into_iter().map(Self::from_arena).collect())
+    }
+
+    fn from_arena(mut arena: Arena) -> Self {
         let bytes = arena.bytes_mut();
-        fill(bytes)?;
-        let start = bytes.as_mut_ptr();
-        Ok(Self { memory: Arc::new(Memory::Owned { _arena: arena }), start, len })
+        let (start, len) = (bytes.as_mut_ptr(), bytes.len());
+        Self { memory: Arc::new(Memory::Owned { _arena: arena }), start, len }
     }
 
     /// Memory of somebody else, kept alive and never written.

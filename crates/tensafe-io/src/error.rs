@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The request makes no sense: correct the call.
     Usage,
+    /// The caller asked for an end before it was done.
+    Cancelled,
 }
 
 /// What went wrong with which file.
@@ -34,6 +36,7 @@ pub struct Error(Box<Detail>);
 enum Detail {
     Os { doing: &'static str, path: Option<PathBuf>, range: Option<Range<u64>>, source: io::Error },
     Missing { path: PathBuf, source: io::Error },
+    NotRegular { path: PathBuf },
     Format { path: Option<PathBuf>, source: tensafe_format::Error },
     Short { path: Option<PathBuf>, offset: u64, found: u64, needed: u64 },
     Changed { path: Option<PathBuf>, what: &'static str },
@@ -54,6 +57,11 @@ impl Error {
             (Some(path), io::ErrorKind::NotFound) => Self::new(Detail::Missing { path: path.into(), source }),
             (path, _) => Self::new(Detail::Os { doing, path: path.map(Path::to_owned), range: None, source }),
         }
+    }
+
+    /// A device, a pipe or a socket, where a file is needed.
+    pub(crate) fn not_regular(path: &Path) -> Self {
+        Self::new(Detail::NotRegular { path: path.into() })
     }
 
     /// The operating system refused to do something with the file at `path`.
@@ -111,11 +119,17 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
             Detail::Missing { .. } => ErrorKind::NotFound,
+            // A path that no system was asked about, such as one that holds a NUL byte.
+            Detail::Os { path: Some(_), source, .. }
+                if source.kind() == io::ErrorKind::InvalidInput && source.raw_os_error().is_none() =>
+            {
+                ErrorKind::Usage
+            }
             Detail::Os { .. } | Detail::Short { .. } | Detail::Changed { .. } | Detail::Memory { .. } => {
                 ErrorKind::Io
             }
             Detail::TooLargeForHost { .. } => ErrorKind::Unsupported,
-            Detail::OutOfBounds { .. } => ErrorKind::Usage,
+            Detail::NotRegular { .. } | Detail::OutOfBounds { .. } => ErrorKind::Usage,
             Detail::Format { source, .. } => match source.kind() {
                 tensafe_format::ErrorKind::Limit => ErrorKind::Limit,
                 tensafe_format::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -129,7 +143,7 @@ impl Error {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &*self.0 {
-            Detail::Missing { path, .. } => Some(path),
+            Detail::Missing { path, .. } | Detail::NotRegular { path } => Some(path),
             Detail::Os { path, .. }
             | Detail::Format { path, .. }
             | Detail::Short { path, .. }
@@ -158,10 +172,53 @@ impl Error {
         }
     }
 
+    /// The standard library's name for the operating system's refusal.
+    #[must_use]
+    pub fn os_kind(&self) -> Option<io::ErrorKind> {
+        match &*self.0 {
+            Detail::Os { source, .. } | Detail::Missing { source, .. } | Detail::Memory { source, .. } => {
+                Some(source.kind())
+            }
+            _ => None,
+        }
+    }
+
     /// The whole text: this level and those below it.
     #[must_use]
     pub fn chain(&self) -> Chain<'_> {
         Chain(self)
+    }
+}
+
+/// Refusals of our own that the operating system has a number for: they carry it where it is known.
+pub(crate) mod refusal {
+    use std::io;
+
+    #[cfg(unix)]
+    use rustix::io::Errno;
+
+    #[cold]
+    pub(crate) fn is_a_directory() -> io::Error {
+        #[cfg(unix)]
+        return Errno::ISDIR.into();
+        #[cfg(not(unix))]
+        return io::ErrorKind::IsADirectory.into();
+    }
+
+    #[cold]
+    pub(crate) fn exists() -> io::Error {
+        #[cfg(unix)]
+        return Errno::EXIST.into();
+        #[cfg(not(unix))]
+        return io::ErrorKind::AlreadyExists.into();
+    }
+
+    #[cold]
+    pub(crate) fn too_many_links() -> io::Error {
+        #[cfg(unix)]
+        return Errno::LOOP.into();
+        #[cfg(not(unix))]
+        return io::Error::other("too many symbolic links");
     }
 }
 
@@ -202,6 +259,7 @@ impl fmt::Display for Error {
                 write!(f, "{}cannot {doing} bytes {}..{}", At(path), range.start, range.end)
             }
             Detail::Missing { path, .. } => write!(f, "No such file or directory: {}", path.display()),
+            Detail::NotRegular { path } => write!(f, "{}: not a regular file", path.display()),
             Detail::Format { path, .. } => {
                 path.as_ref().map_or(Ok(()), |path| write!(f, "{}", path.display()))
             }

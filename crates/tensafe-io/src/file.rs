@@ -1,13 +1,13 @@
 //! A file, read at offsets without a cursor.
 
 use std::{
-    fs::{File, Metadata},
+    fs::{self, File, Metadata},
     io,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Error, FileSystem, Identity, Latency, Source, SourceInfo};
+use crate::{Error, FileSystem, Identity, Latency, Source, SourceInfo, error::refusal};
 
 /// An open file as a [`Source`]. A file that was replaced by another of the same name goes on
 /// being read; one that is changed in place is noticed by its [`Identity`].
@@ -23,23 +23,32 @@ impl FileSource {
     /// Opens the file at `path` for reading.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound), or [`Io`](crate::ErrorKind::Io) where the file
-    /// cannot be opened or is a directory.
+    /// [`NotFound`](crate::ErrorKind::NotFound); [`Io`](crate::ErrorKind::Io) where the file cannot
+    /// be opened or is a directory; [`Usage`](crate::ErrorKind::Usage), without waiting for it, where
+    /// it is a device, a pipe or a socket, or where no path is such.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::os("open", Some(path), e))?;
+        let file = open(path).map_err(|e| match fs::metadata(path) {
+            // A socket, which cannot be opened at all.
+            Ok(there) if !there.is_file() && !there.is_dir() => Error::not_regular(path),
+            _ => Error::os("open", Some(path), e),
+        })?;
         Self::from_file(file, path)
     }
 
     /// Takes an open file; `path` names it in errors.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io) where its length cannot be read or it is a directory.
+    /// [`Io`](crate::ErrorKind::Io) where its length cannot be read or it is a directory,
+    /// [`Usage`](crate::ErrorKind::Usage) where it is no regular file.
     pub fn from_file(file: File, path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let metadata = file.metadata().map_err(|e| Error::os("read the length", Some(&path), e))?;
         if metadata.is_dir() {
-            return Err(Error::os("read", Some(&path), io::Error::from(io::ErrorKind::IsADirectory)));
+            return Err(Error::os("read", Some(&path), refusal::is_a_directory()));
+        }
+        if !metadata.is_file() {
+            return Err(Error::not_regular(&path));
         }
         let file_system = FileSystem::of(&file);
         Ok(Self { len: metadata.len(), file, path, file_system })
@@ -92,6 +101,29 @@ impl Source for FileSource {
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
     }
+
+    fn as_file(&self) -> Option<(&File, u64)> {
+        Some((&self.file, 0))
+    }
+}
+
+#[cfg(unix)]
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use rustix::fs::OFlags;
+    // A pipe would wait for a writer, a terminal would become ours; files do not know these flags.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        // A file after all, but another program has a lease on it and is asked to give it back.
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock && fs::metadata(path)?.is_file() => File::open(path),
+        opened => opened,
+    }
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
 }
 
 fn identity(metadata: &Metadata) -> Identity {

@@ -24,9 +24,11 @@
 
 mod arena;
 mod buffer;
+mod copy;
 mod error;
 mod file;
 mod filesystem;
+mod group;
 mod mapping;
 mod memory;
 mod parallel;
@@ -36,9 +38,11 @@ mod source;
 mod tensor_file;
 
 pub use buffer::Buffer;
+pub use copy::{COPY_BYTES, copy_range};
 pub use error::{Chain, Error, ErrorKind};
 pub use file::FileSource;
 pub use filesystem::FileSystem;
+pub use group::Group;
 pub use mapping::MapPermit;
 pub use memory::MemorySource;
 pub use parallel::{read_parallel, write_parallel};

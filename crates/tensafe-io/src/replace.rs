@@ -17,7 +17,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Error, Sink};
+use crate::{Error, Sink, error::refusal};
 
 /// Choices of a [`FileSink`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +89,10 @@ impl FileSink {
             Err(e) => return Err(Error::os("inspect", Some(&target), e)),
         };
         if there.as_ref().is_some_and(fs::Metadata::is_dir) {
-            let error = io::Error::from(io::ErrorKind::IsADirectory);
-            return Err(Error::os("write", Some(&target), error));
+            return Err(Error::os("write", Some(&target), refusal::is_a_directory()));
         }
         if there.is_some() && !options.overwrite {
-            let error = io::Error::from(io::ErrorKind::AlreadyExists);
-            return Err(Error::os("write", Some(&target), error));
+            return Err(Error::os("write", Some(&target), refusal::exists()));
         }
         let streams = there.as_ref().is_some_and(|m| !m.is_file());
         let (directory, ending) = if streams {
@@ -187,6 +185,10 @@ impl Sink for FileSink {
         }
         Ok(())
     }
+
+    fn as_file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
 }
 
 impl Drop for FileSink {
@@ -208,7 +210,7 @@ fn follow(path: &Path) -> Result<PathBuf, Error> {
             Err(_) => return Ok(target),
         }
     }
-    Err(Error::os("follow the links of", Some(path), io::Error::other("too many symbolic links")))
+    Err(Error::os("follow the links of", Some(path), refusal::too_many_links()))
 }
 
 fn directory_of(path: &Path) -> PathBuf {
@@ -220,7 +222,7 @@ fn directory_of(path: &Path) -> PathBuf {
 
 fn temporary_in(directory: &Path, target: &Path) -> Result<(File, PathBuf), Error> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+    let mut last = refusal::exists();
     for _ in 0..64 {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    fs::File,
     sync::{Mutex, PoisonError},
 };
 
@@ -21,6 +22,12 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io); what was there before is then still there.
     fn commit(&mut self) -> Result<(), Error>;
+
+    /// The file in the making, where it is one: the kernel can then move bytes into it. Whoever
+    /// writes through it keeps within the sink's length.
+    fn as_file(&self) -> Option<&File> {
+        None
+    }
 }
 
 /// A [`Sink`] in memory.

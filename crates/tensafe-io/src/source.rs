@@ -1,6 +1,6 @@
 //! Where bytes are read from.
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{fmt, fs::File, ops::Range, path::Path, sync::Arc};
 
 use crate::Error;
 
@@ -32,6 +32,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Whether there are no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The open file that the bytes are in, and where in it they begin: the kernel can then move
+    /// them without showing them to this process. `None` where they are no run of a file.
+    fn as_file(&self) -> Option<(&File, u64)> {
+        None
     }
 }
 
@@ -114,6 +120,9 @@ macro_rules! forward {
             }
             fn is_empty(&self) -> bool {
                 (**self).is_empty()
+            }
+            fn as_file(&self) -> Option<(&File, u64)> {
+                (**self).as_file()
             }
         }
     )*};

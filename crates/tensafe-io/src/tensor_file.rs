@@ -9,8 +9,10 @@ use tensafe_format::{
 
 use crate::{
     Buffer, Error, FileSink, FileSource, Identity, Latency, MapPermit, MemorySource, ReplaceOptions, Sink,
-    Source, mapping,
-    parallel::{read_parallel, write_parallel},
+    Source,
+    group::{Group, plan},
+    mapping,
+    parallel::{read_each, read_parallel, write_parallel},
     source::checked_range,
 };
 
@@ -175,6 +177,34 @@ impl TensorFile {
     /// As [`read`](Self::read).
     pub fn data(&self) -> Result<Buffer, Error> {
         self.read(self.header.data_start()..self.header.file_bytes())
+    }
+
+    /// The bytes of all tensors, in the order of the file: as one piece where the file is in memory,
+    /// else in pieces that are given back one by one, of one large tensor or of small ones together.
+    /// In those, each tensor is aligned for its elements.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    ///
+    /// # Cost
+    /// As [`read`](Self::read).
+    pub fn groups(&self) -> Result<Vec<Group>, Error> {
+        if self.mapping.is_some() {
+            let (tensors, offset) = (0..self.header.len(), self.header.data_start());
+            return Ok(vec![Group { tensors, offset, bytes: self.data()? }]);
+        }
+        let planned = plan(&self.header);
+        let len = |range| checked_range(range, self.header.file_bytes()).map(|places| places.len());
+        let lens = planned.iter().map(|group| len(&group.range)).collect::<Result<Vec<_>, _>>()?;
+        let pieces = Buffer::filled_each(&lens, |pieces| {
+            let offsets = planned.iter().map(|group| group.range.start);
+            read_each(&*self.source, offsets.zip(pieces).collect())?;
+            self.check_unchanged()
+        })?;
+        let groups = planned.into_iter().zip(pieces);
+        Ok(groups
+            .map(|(group, bytes)| Group { tensors: group.tensors, offset: group.range.start, bytes })
+            .collect())
     }
 
     /// A range of the file, in bytes, half-open.

@@ -10,6 +10,8 @@ use tensafe_format::{Quoted, Rule};
 use tensafe_io::Chain;
 pub use tensafe_io::ErrorKind;
 
+use crate::pickled::Refusal;
+
 /// A model that cannot be opened as a whole, or a file of it that cannot be read.
 pub struct Error(Box<Detail>);
 
@@ -22,6 +24,10 @@ enum Detail {
     NotInShard { name: String, shard: PathBuf },
     NotInIndex { name: String, shard: PathBuf },
     NotFound { name: String },
+    Container { path: Option<PathBuf>, source: tensafe_container::Error },
+    Refused { path: Option<PathBuf>, refusal: Refusal },
+    Option { what: &'static str, text: String, why: String },
+    Cancelled,
 }
 
 impl Error {
@@ -54,12 +60,46 @@ impl Error {
         Self::new(Detail::NotFound { name: name.into() })
     }
 
+    /// An archive or a compressed stream that cannot be read.
+    pub(crate) fn container(path: Option<&Path>, source: tensafe_container::Error) -> Self {
+        Self::new(Detail::Container { path: path.map(Path::to_owned), source })
+    }
+
+    /// A checkpoint of another format that is refused.
+    pub(crate) fn refused(path: Option<&Path>, refusal: Refusal) -> Self {
+        let path = path.filter(|path| !path.as_os_str().is_empty());
+        Self::new(Detail::Refused { path: path.map(Path::to_owned), refusal })
+    }
+
+    pub(crate) fn option(what: &'static str, text: &str, why: &str) -> Self {
+        Self::new(Detail::Option { what, text: text.to_owned(), why: why.to_owned() })
+    }
+
+    /// A request that makes no sense: the text that was given, and what was needed.
+    #[must_use]
+    pub fn usage(text: &str, needed: &str) -> Self {
+        Self::option("understood", text, needed)
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self::new(Detail::Cancelled)
+    }
+
     /// Who is to blame.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
             Detail::File(source) => source.kind(),
             Detail::NoWeights { .. } | Detail::NotFound { .. } => ErrorKind::NotFound,
+            Detail::Container { source, .. } => match source.kind() {
+                tensafe_container::ErrorKind::Io => ErrorKind::Io,
+                tensafe_container::ErrorKind::Limit => ErrorKind::Limit,
+                tensafe_container::ErrorKind::Unsupported => ErrorKind::Unsupported,
+                _ => ErrorKind::Format,
+            },
+            Detail::Refused { refusal, .. } => refusal.kind(),
+            Detail::Option { .. } => ErrorKind::Usage,
+            Detail::Cancelled => ErrorKind::Cancelled,
             _ => ErrorKind::Format,
         }
     }
@@ -73,7 +113,7 @@ impl Error {
             Detail::NamedTwice { .. } | Detail::NotInShard { .. } | Detail::NotInIndex { .. } => {
                 Some(Rule::INDEX_MATCHES)
             }
-            Detail::NoWeights { .. } | Detail::NotFound { .. } => None,
+            _ => None,
         }
     }
 
@@ -82,6 +122,16 @@ impl Error {
     pub fn as_file(&self) -> Option<&tensafe_io::Error> {
         match &*self.0 {
             Detail::File(source) => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The file or the directory, where one is to blame.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &*self.0 {
+            Detail::File(source) => source.path(),
+            Detail::Index { path, .. } | Detail::NoWeights { path } => Some(path),
             _ => None,
         }
     }
@@ -129,6 +179,16 @@ impl fmt::Display for Error {
                     shard.display()
                 )
             }
+            Detail::Container { path, source } => {
+                path.as_ref().map_or(Ok(()), |path| write!(f, "{}: ", path.display()))?;
+                fmt::Display::fmt(source, f)
+            }
+            Detail::Refused { path, refusal } => {
+                path.as_ref().map_or(Ok(()), |path| write!(f, "{}: ", path.display()))?;
+                fmt::Display::fmt(refusal, f)
+            }
+            Detail::Option { what, text, why } => write!(f, "`{}` is not {what}: {why}", Quoted(text)),
+            Detail::Cancelled => f.write_str("cancelled; nothing was written"),
             Detail::NotFound { name } => write!(f, "tensor `{}` not found", Quoted(name)),
         }
     }
@@ -146,6 +206,7 @@ impl StdError for Error {
             // Shown as this level itself: what it rests on is the next.
             Detail::File(source) => StdError::source(source),
             Detail::Index { source, .. } => Some(source),
+            Detail::Container { source, .. } => StdError::source(source),
             _ => None,
         }
     }

@@ -1,5 +1,9 @@
 //! A model's weights as a whole: a file, a directory or an index of shards, seen as one map from
-//! names to tensors.
+//! names to tensors, and checkpoints of other formats on their way to that.
+//!
+//! - [`Checkpoint`] is safetensors files as one model, [`verify()`] says what is wrong with them.
+//! - [`Pickled`] is a checkpoint of another format, opened without being run; [`convert()`] writes it
+//!   as safetensors.
 //!
 //! ```no_run
 //! use tensafe_model::{Checkpoint, OpenOptions};
@@ -17,15 +21,24 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod cast;
 mod checkpoint;
+mod convert;
 mod error;
+mod gather;
 mod locate;
+mod pickled;
 mod tree;
 mod verify;
 
 pub use checkpoint::Checkpoint;
+pub use convert::{
+    Conversion, ConvertOptions, OnProgress, PlannedFile, PlannedTensor, Progress, REPORT_SCHEMA, convert,
+    load, parse_size, sidecar,
+};
 pub use error::{Error, ErrorKind};
 pub use locate::{Located, locate};
+pub use pickled::{FoundValue, Pickled, PickledOptions, SeenSymbol, dtype_of};
 pub use tensafe_io::{Access, OpenOptions};
 pub use tree::{Node, Totals, Tree, natural_cmp};
 pub use verify::{

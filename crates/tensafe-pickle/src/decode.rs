@@ -112,7 +112,7 @@ impl<'a, S: Stream<'a>> Decoder<'a, S> {
             return Err(Error::new(offset, None, Detail::UnknownOpcode { byte }));
         };
         let failed = |detail| Error::new(offset, Some(opcode), detail);
-        let (argument, end) = self.argument(opcode.form(), offset.saturating_add(1)).map_err(failed)?;
+        let (argument, end) = self.argument(opcode, offset.saturating_add(1)).map_err(failed)?;
         let left = self.stream.len().saturating_sub(end);
         self.frame(opcode, &argument, end, left).map_err(failed)?;
         self.at = end;
@@ -146,8 +146,13 @@ impl<'a, S: Stream<'a>> Decoder<'a, S> {
     }
 
     /// The argument that begins at `at`, and the byte after it.
-    fn argument(&mut self, form: Form, at: u64) -> Result<(Argument<'a>, u64), Detail> {
-        Ok(match form {
+    fn argument(&mut self, opcode: Opcode, at: u64) -> Result<(Argument<'a>, u64), Detail> {
+        // Text has to be decoded: it cannot stay where it is.
+        let near = match opcode {
+            Opcode::BinUnicode | Opcode::BinUnicode8 | Opcode::ShortBinUnicode => LINE_BYTES as u64,
+            _ => self.stream.near_bytes(),
+        };
+        Ok(match opcode.form() {
             Form::None => (Argument::None, at),
             Form::Unsigned(bytes) => {
                 let (value, end) = self.unsigned(bytes, at)?;
@@ -172,13 +177,13 @@ impl<'a, S: Stream<'a>> Decoder<'a, S> {
             }
             Form::Counted(bytes) => {
                 let (length, start) = self.unsigned(bytes, at)?;
-                self.counted(length, start)?
+                self.counted(length, start, near)?
             }
             Form::SignedCounted => {
                 let (length, start) = self.signed(at)?;
                 let length =
                     u64::try_from(length).map_err(|_| Detail::Length { length: i64::from(length) })?;
-                self.counted(length, start)?
+                self.counted(length, start, near)?
             }
         })
     }
@@ -201,13 +206,13 @@ impl<'a, S: Stream<'a>> Decoder<'a, S> {
         Ok((i32::from_le_bytes(self.array(at, "an integer")?), at.saturating_add(4)))
     }
 
-    fn counted(&mut self, length: u64, at: u64) -> Result<(Argument<'a>, u64), Detail> {
+    fn counted(&mut self, length: u64, at: u64, near: u64) -> Result<(Argument<'a>, u64), Detail> {
         let left = self.stream.len().saturating_sub(at);
         if length > left {
             return Err(Detail::Bytes { length, left });
         }
         let end = at.saturating_add(length);
-        if length > self.stream.near_bytes() {
+        if length > near {
             return Ok((Argument::Far(at..end), end));
         }
         Ok((Argument::Bytes(self.take(at, length)?), end))

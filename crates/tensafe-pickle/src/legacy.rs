@@ -2,7 +2,8 @@
 //!
 //! 1. a magic number; 2. the version of the protocol; 3. the sizes of the writer's types; 4. the
 //!    object; 5. the names of the storages. Then, for each name in that order, a count of 8 bytes
-//!    and as many elements, in the writer's byte order.
+//!    and as many elements. Both are little-endian whatever the third pickle says:
+//! writers swap, and readers do not look.
 //!
 //! The rule is `torch.serialization._legacy_load`.
 
@@ -23,7 +24,6 @@ pub struct LegacyStream<'a> {
     pickles: Vec<Pickle<'a>>,
     storages: Vec<LegacyStorage>,
     places: HashMap<String, usize>,
-    big_endian: bool,
     end: u64,
     error: Option<Error>,
 }
@@ -69,7 +69,6 @@ impl<'a> LegacyStream<'a> {
             pickles: Vec::with_capacity(5),
             storages: Vec::new(),
             places: HashMap::new(),
-            big_endian: false,
             end: at,
             error: None,
         };
@@ -105,7 +104,6 @@ impl<'a> LegacyStream<'a> {
                 return Err(Error::new(start, None, Detail::Legacy { needed }));
             }
         }
-        self.big_endian = self.byte_order();
         let elements = self.elements();
         for key in self.keys()? {
             let Some(element) = elements.get(&key).copied() else {
@@ -133,15 +131,7 @@ impl<'a> LegacyStream<'a> {
         let bytes = stream.peek(self.end, 8).map_err(|e| Error::new(self.end, None, Detail::read(&e)))?;
         let bytes: Option<[u8; 8]> = bytes.first_chunk().copied();
         let bytes = bytes.ok_or_else(|| Error::new(self.end, None, Detail::End { needed: "a storage" }))?;
-        Ok(if self.big_endian { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) })
-    }
-
-    fn byte_order(&self) -> bool {
-        let info = self.pickles.get(2).and_then(|pickle| Some((pickle, pickle.root()?)));
-        let Some((pickle, Value::Dict(entries))) = info else { return false };
-        let arena = Arena(pickle.values());
-        let little = arena.entry(entries, "little_endian").and_then(|id| arena.value(id));
-        matches!(little, Some(Value::Bool(false)))
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn keys(&self) -> Result<Vec<String>, Error> {
@@ -203,12 +193,6 @@ impl<'a> LegacyStream<'a> {
     #[must_use]
     pub fn storage(&self, key: &str) -> Option<&LegacyStorage> {
         self.places.get(key).and_then(|place| self.storages.get(*place))
-    }
-
-    /// Whether the elements have their most significant byte first.
-    #[must_use]
-    pub fn is_big_endian(&self) -> bool {
-        self.big_endian
     }
 
     /// The byte after the last storage that was found. What follows is no part of the file.

@@ -1,15 +1,11 @@
 //! An open model, as the Python package sees it: names, tables, and memory to make tensors of.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
-use pyo3::{
-    exceptions::{PyIndexError, PyValueError},
-    prelude::*,
-    types::PyList,
-};
+use pyo3::{exceptions::PyValueError, prelude::*, types::PyList};
 use tensafe::{
-    Access, Bounds, Buffer, Dtype, ErrorKind, FileError, FormatError, Header, Index, Metadata, Mode,
-    OpenOptions, ParseOptions, Region, TensorFile, TensorInfo,
+    Access, Bounds, Buffer, Dtype, ErrorKind, FileError, FormatError, Header, Index, MemorySource, Metadata,
+    Mode, OpenOptions, ParseOptions, Region, TensorFile, TensorInfo,
 };
 
 use crate::{
@@ -27,6 +23,9 @@ pub(crate) struct Checkpoint {
 
 /// Name, dtype, shape, file, begin, end: the offsets in bytes of the file's data section.
 type Row<'a> = (&'a str, &'static str, &'a [u64], usize, u64, u64);
+
+/// A tensor, and its bytes' place in the memory that holds them.
+type Placed<'a> = (TensorInfo<'a>, Range<usize>);
 
 fn parse_options(lenient: bool) -> ParseOptions {
     ParseOptions::with_mode(if lenient { Mode::Lenient } else { Mode::Strict })
@@ -53,14 +52,20 @@ impl Checkpoint {
         Ok(Self { model: opened.map_err(raise)? })
     }
 
-    /// Takes the bytes of a whole file. With `copy` they are read once, into memory of our own.
+    /// Takes the bytes of a whole file. With `copy` each tensor is read out of them when it is asked
+    /// for; without, tensors are views of them.
     #[staticmethod]
     #[pyo3(signature = (data, *, lenient = false, copy = true))]
     fn from_buffer(py: Python<'_>, data: &Bound<'_, PyAny>, lenient: bool, copy: bool) -> PyResult<Self> {
         let held = Buffer::from_owner(Held::of(data)?);
+        let options = parse_options(lenient);
         let opened = py.detach(|| {
-            let bytes = if copy { held.to_owned_memory()? } else { held };
-            tensafe::Checkpoint::from_files(vec![TensorFile::from_memory(bytes, &parse_options(lenient))?])
+            let file = if copy {
+                TensorFile::from_source(Arc::new(MemorySource::new(held)), &options)
+            } else {
+                TensorFile::from_memory(held, &options)
+            };
+            tensafe::Checkpoint::from_files(vec![file?])
         });
         Ok(Self { model: opened.map_err(raise)? })
     }
@@ -123,10 +128,21 @@ impl Checkpoint {
         PyList::new(py, rows)
     }
 
-    /// The data section of a file: mapped, or read in parallel.
-    fn data(&self, py: Python<'_>, file: usize) -> PyResult<Memory> {
-        let file = self.model.files().get(file).ok_or_else(|| PyIndexError::new_err("no such file"))?;
-        py.detach(|| file.data()).map(Memory).map_err(raise)
+    /// Every tensor in the order of the files: name, dtype, shape, the memory that holds it, and where
+    /// in that it begins. A mapped file is one memory; of a file that is read, each large tensor has
+    /// memory of its own, and small ones share some.
+    fn memories<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let mut rows = Vec::with_capacity(self.model.len());
+        for file in self.model.files() {
+            for (tensors, bytes) in self.loaded(py, file)? {
+                let memory = Py::new(py, Memory(bytes))?;
+                for (info, place) in tensors {
+                    let (dtype, memory) = (info.dtype().name(), memory.clone_ref(py));
+                    rows.push((info.name(), dtype, info.shape(), memory, place.start));
+                }
+            }
+        }
+        PyList::new(py, rows)
     }
 
     /// The bytes of one tensor, aligned for its elements.
@@ -193,17 +209,13 @@ impl Checkpoint {
         }
         let mut rows = Vec::with_capacity(self.model.len());
         for file in self.model.files() {
-            let data = py.detach(|| file.data()).map_err(raise)?;
-            for info in file.header().tensors() {
-                if self.model.find(info.name()).is_err() {
-                    continue;
+            for (tensors, bytes) in self.loaded(py, file)? {
+                for (info, place) in tensors {
+                    let dtype = info.dtype();
+                    let raw = raw.iter().any(|name| name == dtype.name());
+                    let capsule = dlpack(py, bytes.slice(place), dtype, info.shape(), raw)?;
+                    rows.push((info.name(), dtype.name(), capsule));
                 }
-                let range = info.data_offsets();
-                let range = usize::try_from(range.start)?..usize::try_from(range.end)?;
-                let dtype = info.dtype();
-                let raw = raw.iter().any(|name| name == dtype.name());
-                let capsule = dlpack(py, data.slice(range), dtype, info.shape(), raw)?;
-                rows.push((info.name(), dtype.name(), capsule));
             }
         }
         PyList::new(py, rows)
@@ -219,6 +231,23 @@ impl Checkpoint {
                 (info.name(), info.dtype().name(), info.shape(), place, range.start, range.end)
             })
         })
+    }
+
+    /// The tensors of a file that belong to the model: those that share memory, with their places in it.
+    fn loaded<'a>(&self, py: Python<'_>, file: &'a TensorFile) -> PyResult<Vec<(Vec<Placed<'a>>, Buffer)>> {
+        let mut all = file.header().tensors();
+        let groups = py.detach(|| file.groups()).map_err(raise)?;
+        let groups = groups.into_iter().map(|group| {
+            let tensors = all.by_ref().take(group.tensors.len());
+            let known = tensors.filter(|info| self.model.find(info.name()).is_ok());
+            let placed = known.map(|info| {
+                let range = file.header().file_range(&info);
+                let place = |at: u64| usize::try_from(at.saturating_sub(group.offset));
+                Ok((info, place(range.start)?..place(range.end)?))
+            });
+            Ok((placed.collect::<PyResult<_>>()?, group.bytes))
+        });
+        groups.collect()
     }
 
     fn bytes_of(&self, py: Python<'_>, name: &str) -> PyResult<(TensorInfo<'_>, Buffer)> {

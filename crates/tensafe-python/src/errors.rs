@@ -12,14 +12,15 @@ pub(crate) fn raise(error: impl Into<Error>) -> PyErr {
     let kind = match error.kind() {
         ErrorKind::Io => "io",
         ErrorKind::Limit => "limit",
-        ErrorKind::NotFound if format.is_none() && file.is_some() => "file",
+        ErrorKind::NotFound if format.is_none() && error.path().is_some() => "file",
         ErrorKind::NotFound => "tensor",
         ErrorKind::Unsupported => "unsupported",
         ErrorKind::Usage => "usage",
+        ErrorKind::Cancelled => "cancelled",
         _ => "format",
     };
     let tensor = format.and_then(|e| e.tensor());
-    let path = file.and_then(|file| file.path());
+    let path = error.path();
     let errno = file.and_then(tensafe::FileError::raw_os_error);
     let rule = error.rule().map(|rule| rule.to_string());
     let mut text = error.chain().to_string();

@@ -1,6 +1,7 @@
 //! From an index expression of Python to the core's.
 
 use pyo3::{
+    exceptions::PyOverflowError,
     prelude::*,
     types::{PyBool, PyEllipsis, PyList, PySlice, PyTuple},
 };
@@ -44,29 +45,50 @@ fn item(item: &Bound<'_, PyAny>, position: usize, dimension: usize, size: Option
         return Ok(Index::Ellipsis);
     }
     if let Ok(slice) = item.cast::<PySlice>() {
-        let bound = |name| -> PyResult<Option<i64>> { slice.getattr(name)?.extract() };
+        let bound = |name| -> PyResult<Option<i64>> {
+            let bound = slice.getattr(name)?;
+            if bound.is_none() { Ok(None) } else { saturated(&bound).map(Some) }
+        };
         let step = bound("step")?.unwrap_or(1);
-        let step = u64::try_from(step)
-            .ok()
-            .filter(|step| *step > 0)
-            .ok_or_else(|| usage(&format!("Slice step must be a positive integer, got {step}")))?;
+        let step = u64::try_from(step).ok().filter(|step| *step > 0);
+        let step = step.map_or_else(|| Err(not_positive(&slice.getattr("step")?)), Ok)?;
         return Ok(Index::Range { start: bound("start")?, stop: bound("stop")?, step });
     }
-    let is_bool = item.is_instance_of::<PyBool>();
-    match item.extract::<i64>() {
-        Ok(at) if !is_bool => {
-            let from_end = size.is_some_and(|size| at < 0 && at.unsigned_abs() > size);
-            if from_end {
-                let size = size.unwrap_or(0);
-                let text = format!("Invalid index {at} for dimension {dimension} of size {size}");
-                return Err(usage(&text));
-            }
-            Ok(Index::At(at))
-        }
-        _ => Err(usage(&format!(
-            "Unsupported slice index at position {position}: expected slice, int, or ellipsis"
-        ))),
+    let unsupported = || {
+        usage(&format!("Unsupported slice index at position {position}: expected slice, int, or ellipsis"))
+    };
+    if item.is_instance_of::<PyBool>() {
+        return Err(unsupported());
     }
+    match item.extract::<i64>() {
+        Ok(at) if size.is_some_and(|size| at < 0 && at.unsigned_abs() > size) => {
+            Err(invalid(item, dimension, size))
+        }
+        Ok(at) => Ok(Index::At(at)),
+        Err(e) if e.is_instance_of::<PyOverflowError>(item.py()) => Err(invalid(item, dimension, size)),
+        Err(_) => Err(unsupported()),
+    }
+}
+
+/// A bound of a slice. One that no tensor reaches is as good as any other such.
+fn saturated(bound: &Bound<'_, PyAny>) -> PyResult<i64> {
+    match bound.extract::<i64>() {
+        Err(e) if e.is_instance_of::<PyOverflowError>(bound.py()) => {
+            Ok(if bound.lt(0)? { i64::MIN } else { i64::MAX })
+        }
+        extracted => extracted,
+    }
+}
+
+#[cold]
+fn not_positive(step: &Bound<'_, PyAny>) -> PyErr {
+    usage(&format!("Slice step must be a positive integer, got {step}"))
+}
+
+#[cold]
+fn invalid(at: &Bound<'_, PyAny>, dimension: usize, size: Option<u64>) -> PyErr {
+    let size = size.map_or(String::new(), |size| format!(" of size {size}"));
+    usage(&format!("Invalid index {at} for dimension {dimension}{size}"))
 }
 
 /// The expression as a person would type it, without the brackets' spaces: `[2:, 20]`.

@@ -6,6 +6,7 @@
 
 mod buffer;
 mod checkpoint;
+mod convert;
 mod errors;
 mod index;
 mod reader;
@@ -23,6 +24,7 @@ mod _tensafe {
     use crate::{
         buffer::Memory,
         checkpoint::Checkpoint,
+        convert::{convert, load_pickle, load_pickle_dlpack},
         spec::{TensorSpec, deserialize, serialize, serialize_file},
         write::write,
     };

@@ -9,6 +9,8 @@ use std::{
 use pyo3::prelude::*;
 use tensafe::{FileError, Identity, Latency, Source, SourceInfo};
 
+use crate::buffer::Held;
+
 /// An object with `seek` and `read`. It has one cursor, so that one request is served at a time.
 pub(crate) struct Reader {
     object: Mutex<Py<PyAny>>,
@@ -46,7 +48,9 @@ impl Source for Reader {
             let mut done = 0;
             while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
                 let read = object.call_method1("read", (rest.len().min(8 << 20),)).map_err(failed)?;
-                let read: &[u8] = read.extract().map_err(|e| failed(PyErr::from(e)))?;
+                // Bytes, or whatever else has a buffer: it is held until it is copied.
+                let held = Held::of(&read).map_err(failed)?;
+                let read = held.as_ref();
                 let Some(place) = rest.get_mut(..read.len()).filter(|_| !read.is_empty()) else {
                     let at = offset.saturating_add(done as u64);
                     return Err(FileError::short(None, at, 0, rest.len() as u64));

@@ -35,8 +35,14 @@ impl TensorSpec {
     fn new(dtype: &str, mut shape: Vec<u64>, data_ptr: usize, data_len: usize) -> PyResult<Self> {
         let known = known_dtype(dtype)?;
         if dtype == "float4_e2m1fn_x2" {
-            let last = shape.last_mut().and_then(|last| last.checked_mul(2).map(|twice| *last = twice));
-            last.ok_or_else(|| PyValueError::new_err(format!("{dtype} needs at least one dimension")))?;
+            let last = shape
+                .last_mut()
+                .ok_or_else(|| PyValueError::new_err(format!("{dtype} needs at least one dimension")))?;
+            *last = last.checked_mul(2).ok_or_else(|| {
+                let text =
+                    format!("{dtype}: a last dimension of {last} pairs has more than 2^64 - 1 elements");
+                PyValueError::new_err(text)
+            })?;
         }
         Ok(Self { dtype: known.name(), shape, data_ptr, data_len })
     }

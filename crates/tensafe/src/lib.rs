@@ -28,7 +28,8 @@
 //! loaded. Use those crates directly for less: `tensafe-format` is `no_std`.
 //!
 //! # What this crate does not do
-//! It does not compute: tensors are bytes with a dtype and a shape. It does not read pickles.
+//! It does not compute: tensors are bytes with a dtype and a shape. It does not execute pickles:
+//! [`convert()`] and [`load`] read what they hold, and refuse what they would import.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -42,13 +43,15 @@ pub use tensafe_format::{
 };
 pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{
-    Access, Buffer, Chain, FileSink, FileSource, FileSystem, Identity, Latency, MapPermit, MemorySink,
-    MemorySource, OpenOptions, ReplaceOptions, Sink, Source, SourceInfo, TensorFile, read_parallel,
-    write_file, write_parallel,
+    Access, Buffer, Chain, FileSink, FileSource, FileSystem, Group, Identity, Latency, MapPermit, MemorySink,
+    MemorySource, OpenOptions, ReplaceOptions, Sink, Source, SourceInfo, TensorFile, copy_range,
+    read_parallel, write_file, write_parallel,
 };
 pub use tensafe_model::{
-    Checkpoint, Error, ErrorKind, FileReport, Finding, Level, Located, Node, Report, Segment, SegmentKind,
-    Totals, Tree, Verdict, VerifyOptions, foreign_format, locate, natural_cmp, verify, verify_files,
+    Checkpoint, Conversion, ConvertOptions, Error, ErrorKind, FileReport, Finding, FoundValue, Level,
+    Located, Node, OnProgress, Pickled, PickledOptions, PlannedFile, PlannedTensor, Progress, REPORT_SCHEMA,
+    Report, SeenSymbol, Segment, SegmentKind, Totals, Tree, Verdict, VerifyOptions, convert, foreign_format,
+    load, locate, natural_cmp, parse_size, sidecar, verify, verify_files,
 };
 
 /// Files judged before they are loaded: what a pickle would run, what an archive hides.

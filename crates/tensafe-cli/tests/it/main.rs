@@ -60,7 +60,8 @@ impl Place {
 
     fn write_index(&self, name: &str, total_size: Option<u64>, map: &[(&str, &str)]) {
         let weight_map = map.iter().map(|(name, file)| ((*name).to_owned(), (*file).to_owned())).collect();
-        fs::write(self.path(name), ShardIndex { weight_map, total_size }.to_json()).unwrap();
+        fs::write(self.path(name), ShardIndex { weight_map, total_size, ..Default::default() }.to_json())
+            .unwrap();
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -149,6 +149,27 @@ mod unix {
     }
 
     #[test]
+    fn refusals_of_our_own_carry_the_number_that_the_system_has_for_them() {
+        use rustix::io::Errno;
+        let directory = directory();
+        let file = directory.path().join("file");
+        fs::write(&file, "old").unwrap();
+        symlink("loop", directory.path().join("loop")).unwrap();
+        let keep = ReplaceOptions::default().with_overwrite(false);
+        for (path, options, errno, kind) in [
+            (directory.path().to_owned(), keep, Errno::ISDIR, std::io::ErrorKind::IsADirectory),
+            (file, keep, Errno::EXIST, std::io::ErrorKind::AlreadyExists),
+            (directory.path().join("loop"), Default::default(), Errno::LOOP, Errno::LOOP.kind()),
+        ] {
+            let error = FileSink::create(&path, 1, options).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()), "{error}");
+            assert_eq!(error.os_kind(), Some(kind), "{error}");
+        }
+        let error = tensafe_io::FileSource::open(directory.path()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::ISDIR.raw_os_error()));
+    }
+
+    #[test]
     fn names_that_are_not_unicode_are_written() {
         let directory = directory();
         let path = directory.path().join(OsStr::from_bytes(b"\xff\xfe"));

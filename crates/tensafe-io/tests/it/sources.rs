@@ -155,3 +155,27 @@ fn a_directory_is_no_source() {
     assert_eq!(missing.kind(), ErrorKind::NotFound);
     assert!(missing.to_string().starts_with("No such file or directory: "));
 }
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let directory = crate::directory();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let socket = directory.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for path in [&pipe, &socket, Path::new("/dev/zero"), Path::new("/dev/null")] {
+        let error = FileSource::open(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+        assert_eq!(error.to_string(), format!("{}: not a regular file", path.display()));
+        assert_eq!(error.path(), Some(path));
+    }
+}
+
+#[test]
+fn a_path_with_a_nul_byte_is_a_mistake_of_the_caller() {
+    let error = FileSource::open("a\0b").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+    let error = tensafe_io::FileSink::create("a\0b", 1, Default::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+}

@@ -201,3 +201,33 @@ fn threads_share_one_file() {
         }
     });
 }
+
+#[test]
+fn all_tensors_are_the_same_by_every_access_and_aligned() {
+    let directory = directory();
+    let path = directory.path().join("many");
+    let large = vec![3u8; 70_000];
+    let specs = (0..3_000u32).map(|i| (TensorSpec::new(format!("s{i}"), Dtype::U16, [2]), &[1, 2, 3, 4][..]));
+    let tensors = specs.chain([(TensorSpec::new("large", Dtype::U8, [70_000]), &large[..])]);
+    write_file(&path, tensors, None, &Default::default(), ReplaceOptions::default().with_durable(false))
+        .unwrap();
+    for options in accesses() {
+        let file = TensorFile::open(&path, &options).unwrap();
+        let groups = file.groups().unwrap();
+        assert_eq!(groups.len() > 1, options.access == Access::Read);
+        let mut tensors = file.header().tensors();
+        for group in &groups {
+            for info in tensors.by_ref().take(group.tensors.len()) {
+                let range = file.header().file_range(&info);
+                let start = (range.start - group.offset) as usize;
+                let bytes = group.bytes.slice(start..start + (range.end - range.start) as usize);
+                assert_eq!(*bytes, *file.tensor(info.name()).unwrap());
+                let alignment = info.dtype().alignment_bytes() as usize;
+                assert!(
+                    bytes.as_mut_ptr().addr().is_multiple_of(alignment) || options.access != Access::Read
+                );
+            }
+        }
+        assert!(tensors.next().is_none());
+    }
+}

@@ -36,6 +36,7 @@ fn write_index(path: &Path, total_size: Option<u64>, map: &[(&str, &str)]) {
     let index = tensafe_format::ShardIndex {
         weight_map: map.iter().map(|(name, file)| ((*name).to_owned(), (*file).to_owned())).collect(),
         total_size,
+        ..Default::default()
     };
     fs::write(path, index.to_json()).unwrap();
 }

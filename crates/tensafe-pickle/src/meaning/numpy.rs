@@ -141,7 +141,11 @@ impl<'p> Arena<'p> {
     /// the record lacks.
     pub(crate) fn announced_array(self, id: Id) -> Option<Result<Announced, &'static str>> {
         let Some(Value::Object(object)) = self.value(id) else { return None };
-        let symbol = self.symbol(object.callable)?;
+        let mut symbol = self.symbol(object.callable)?;
+        if (&*symbol.module, &*symbol.name) == ("copyreg", "_reconstructor") {
+            // How protocols before 2 make an instance: of the class that is the first argument.
+            symbol = self.symbol(*self.items(object.arguments)?.first()?)?;
+        }
         if (&*symbol.module, &*symbol.name) != ("joblib.numpy_pickle", "NumpyArrayWrapper") {
             return None;
         }

@@ -75,8 +75,10 @@ pub(super) fn reconstructor(call: Call<'_>) -> Read<'_> {
     let class = call.typed(0, "class", "a name", |id| call.arena.symbol(id))?;
     let base = call.typed(1, "base", "a name", |id| call.arena.symbol(id))?;
     match super::table::reader(&class.module, &class.name) {
-        // Of the classes that are known, the records alone are written so: `object` is their base.
-        Some(_) if (&*base.module, &*base.name) == ("builtins", "object") => record(call),
+        // An instance whose state says all: read as the class reads it.
+        Some(reader) if (&*base.module, &*base.name) == ("builtins", "object") => {
+            reader(Call { symbol: class, arguments: &[], ..call })
+        }
         Some(_) if (&*base.module, &*base.name) == ("builtins", "dict") => {
             let Meaning::Map(mut entries) = record(call)? else { return record(call) };
             if let Some(Value::Dict(given)) = call.arguments.get(2).and_then(|id| call.arena.value(*id)) {

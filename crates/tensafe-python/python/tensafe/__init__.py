@@ -4,11 +4,15 @@
   ``save_file`` and their kin, with the names and semantics of safetensors.
 - ``tensafe.open``: a model of one or many files as a mapping of names.
 - ``tensafe.safe_open``: tensors of a file as they are asked for.
+- ``tensafe.convert``: pickle checkpoints to safetensors, without executing them; ``load_pickle`` of
+  ``tensafe.torch`` and ``tensafe.numpy`` loads them so.
 - ``tensafe.install_as_safetensors``: makes ``import safetensors`` mean tensafe.
 """
 
 from ._checkpoint import Checkpoint, Tensor, open
+from ._convert import convert
 from ._errors import (
+    CancelledError,
     FormatError,
     IoError,
     LimitError,
@@ -25,6 +29,7 @@ from ._safe_open import _safe_open_handle as _safe_open_handle
 from ._tensafe import TensorSpec, __version__, serialize, serialize_file
 
 __all__ = [
+    "CancelledError",
     "Checkpoint",
     "FormatError",
     "IoError",
@@ -40,6 +45,7 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "__version__",
+    "convert",
     "deserialize",
     "install_as_safetensors",
     "open",

@@ -195,7 +195,7 @@ def open(source: Any, *, io: str = "auto", owned: bool = False, lenient: bool | 
 
     Only headers are read. ``io`` is ``"mmap"``, ``"pread"`` or ``"auto"``, a mapping on local disks and
     reads elsewhere; a mapped file must not be cut short or changed in place meanwhile. ``owned=True``
-    reads into memory of the process. ``lenient=True`` reads what the reference reads beyond the
+    reads each tensor into memory of its own; without it, tensors of bytes are views of these. ``lenient=True`` reads what the reference reads beyond the
     published format.
     """
     access = _options.access("mmap", io, owned)

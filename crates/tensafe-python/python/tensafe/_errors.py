@@ -47,8 +47,16 @@ class UsageError(SafetensorError, ValueError):
     """The request makes no sense: correct the call."""
 
 
+class UsageTypeError(UsageError, TypeError):
+    """The request holds something of a type that makes no sense."""
+
+
 class UnsupportedError(SafetensorError, NotImplementedError):
     """The framework or the platform cannot do it; the text says what to do instead."""
+
+
+class CancelledError(SafetensorError):
+    """The caller asked for an end before it was done; what was there before is still there."""
 
 
 class TensorNotFoundError(SafetensorError, KeyError):
@@ -79,6 +87,7 @@ _CLASSES: dict[str, type[SafetensorError]] = {
     "limit": LimitError,
     "usage": UsageError,
     "unsupported": UnsupportedError,
+    "cancelled": CancelledError,
     "tensor": TensorNotFoundError,
     "io": IoError,
     "file": MissingFileError,

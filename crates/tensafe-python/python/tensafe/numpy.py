@@ -1,24 +1,28 @@
 """safetensors for numpy.
 
-Loading is zero-copy: arrays are views of the file's mapping, or of one read. They are writable; what
-is written to a mapping stays in this process. The dtypes that numpy lacks come from ``ml_dtypes``.
+Loading is zero-copy: arrays are views of the file's mapping, or of memory that the file was read into,
+which a large array has for itself and small ones share. They are writable; what is written to a mapping
+stays in this process. The dtypes that numpy lacks come from ``ml_dtypes``.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from ._errors import UnsupportedError
+from ._convert import load_options
+from ._errors import UnsupportedError, UsageTypeError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
 from ._tensafe import DTYPES, Checkpoint, write
 from ._tensafe import TensorSpec as TensorSpec
+from ._tensafe import load_pickle as load_pickle_memories
 
-__all__ = ["load", "load_file", "save", "save_file"]
+__all__ = ["load", "load_file", "load_pickle", "save", "save_file"]
 
 _NAMES = {name: numpy_name for name, _, numpy_name, _ in DTYPES}
 _CODES = {numpy_name: name for name, _, numpy_name, _ in DTYPES}
@@ -62,7 +66,7 @@ def save_file(
 
 
 def load(data: Any, *, lenient: bool | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a file's bytes: any object with a buffer. The bytes are copied once."""
+    """The arrays of a file's bytes: any object with a buffer. Each array's bytes are copied once."""
     return _get_all(checkpoint_of_buffer(data, lenient), "cpu")
 
 
@@ -82,6 +86,27 @@ def load_file(
         return file.get_tensors()
 
 
+def load_pickle(
+    source: Any,
+    *,
+    select: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+    dense: bool = False,
+    salvage: bool = False,
+) -> dict[str, np.ndarray]:
+    """The arrays of a pickle checkpoint by flattened name, without importing or calling what it names.
+
+    ``source`` is a path (a file, an index of shards or a directory), the file's bytes, or a file object:
+    ``.npy``, ``.npz``, joblib, torch's files, plain pickles of arrays. See
+    :func:`tensafe.torch.load_pickle`.
+    """
+    options = load_options(select, exclude, dense, salvage)
+    return {
+        name: _array(code, shape, memory)
+        for name, code, shape, memory in load_pickle_memories(source, options)
+    }
+
+
 def _entries(tensor_dict: dict[str, np.ndarray]) -> list[tuple[str, str, tuple[int, ...], Any]]:
     if not isinstance(tensor_dict, dict):
         raise ValueError(f"Expected a dict of [str, np.ndarray] but received {type(tensor_dict)}")
@@ -89,6 +114,11 @@ def _entries(tensor_dict: dict[str, np.ndarray]) -> list[tuple[str, str, tuple[i
     for name, value in tensor_dict.items():
         if not isinstance(value, (np.ndarray, np.generic)):
             raise ValueError(f"Key `{name}` is invalid, expected np.ndarray but received {type(value)}")
+        if isinstance(value, np.ma.MaskedArray):
+            raise UsageTypeError(
+                f"tensor `{name}`: a masked array would lose its mask; save .filled(...) of it, or its .data"
+                " and its .mask as tensors of their own"
+            )
         array = np.asarray(value)
         code = _CODES.get(array.dtype.name)
         if code is None:
@@ -167,10 +197,8 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> np.ndarray:
 
 
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, np.ndarray]:
-    data = [checkpoint.data(place) for place in range(len(checkpoint.files()))]
     arrays = {
-        name: _array(code, shape, data[file], begin)
-        for name, code, shape, file, begin, _ in checkpoint.infos()
+        name: _array(code, shape, memory, begin) for name, code, shape, memory, begin in checkpoint.memories()
     }
     if not checkpoint.is_aligned():
         arrays = {name: a if a.flags.aligned else a.copy() for name, a in arrays.items()}

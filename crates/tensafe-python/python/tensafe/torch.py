@@ -1,7 +1,8 @@
 """safetensors for PyTorch.
 
 Loading is zero-copy on the CPU: all tensors of a file come out of one call, as views of the file's
-mapping or of one read. They are writable; what is written to a mapping stays in this process.
+mapping, or of memory that the file was read into, which a large tensor has for itself and small ones
+share. They are writable; what is written to a mapping stays in this process.
 Saving refuses tensors that share memory, as the format has no way to say so: ``save_model`` keeps
 one name of each.
 """
@@ -12,18 +13,20 @@ import functools
 import os
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from ._convert import load_options
 from ._errors import UnsupportedError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
-from ._tensafe import DTYPES, Checkpoint, write
+from ._tensafe import DTYPES, Checkpoint, load_pickle_dlpack, write
 from ._tensafe import TensorSpec as TensorSpec
 
-__all__ = ["load", "load_file", "load_model", "save", "save_file", "save_model"]
+__all__ = ["load", "load_file", "load_model", "load_pickle", "save", "save_file", "save_model"]
 
 # The dtypes of the format that this version of torch has.
 _TYPES: dict[str, torch.dtype] = {
@@ -77,7 +80,7 @@ def save_file(
 
 
 def load(data: Any, *, lenient: bool | None = None) -> dict[str, torch.Tensor]:
-    """The tensors of a file's bytes: any object with a buffer. The bytes are copied once."""
+    """The tensors of a file's bytes: any object with a buffer. Each tensor's bytes are copied once."""
     return _get_all(checkpoint_of_buffer(data, lenient), "cpu")
 
 
@@ -97,6 +100,29 @@ def load_file(
     """
     with safe_open(filename, "pt", device, backend=backend, io=io, owned=owned, lenient=lenient) as file:
         return file.get_tensors()
+
+
+def load_pickle(
+    source: Any,
+    device: str | int | torch.device = "cpu",
+    *,
+    select: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
+    dense: bool = False,
+    salvage: bool = False,
+) -> dict[str, torch.Tensor]:
+    """The tensors of a pickle checkpoint by flattened name: a ``torch.load`` that imports nothing.
+
+    ``source`` is a path (a file, an index of shards or a directory), the file's bytes, or a file object.
+    torch's files of all versions are read, and ``.npy``, ``.npz``, joblib and plain pickles of arrays,
+    compressed or in archives. Keys are joined by dots; what is no tensor is left out; names that
+    share a tensor share its memory. What is not on the closed list of what checkpoints are made of is
+    refused, unless ``salvage``: see :func:`tensafe.convert`, also for ``select``, ``exclude`` and
+    ``dense``.
+    """
+    options = load_options(select, exclude, dense, salvage)
+    rows = load_pickle_dlpack(source, options, list(_RAW), list(_TYPES))
+    return {name: _finish(capsule, code, device) for name, code, capsule in rows}
 
 
 def save_model(

@@ -1,7 +1,11 @@
 //! Each rule with the smallest bytes that break it, the corpora, and the reports. Nothing is loaded.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod archive;
+mod corpus;
+mod formats;
 mod pickles;
+mod reports;
 
 use tensafe_trust::{Finding, ScanOptions, scan_bytes};
 

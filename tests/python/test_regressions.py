@@ -1,0 +1,186 @@
+"""Defects that were found and mended: each has a test that failed before."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensafe
+import tensafe.numpy
+
+unix = pytest.mark.skipif(sys.platform == "win32", reason="links and numbers of unix")
+
+
+@unix
+def test_refusals_of_the_system_carry_their_errno(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "empty").mkdir()
+    for attempt, path, number in [
+        (lambda p: tensafe.numpy.save_file({"a": np.zeros(1)}, p), tmp_path / "empty", errno.EISDIR),
+        (lambda p: tensafe.numpy.save_file({"a": np.zeros(1)}, p), tmp_path / "loop", errno.ELOOP),
+        (tensafe.open, tmp_path / "loop", errno.ELOOP),
+        (tensafe.open, tmp_path / "empty", errno.ENOENT),
+        (tensafe.numpy.load_file, tmp_path / "empty", errno.ENOENT),
+    ]:
+        with pytest.raises(OSError) as error:
+            attempt(path)
+        assert isinstance(error.value, tensafe.IoError) and error.value.errno == number, str(error.value)
+        assert error.value.filename == str(path)
+
+
+@unix
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        for path in ("pipe", "socket", "/dev/zero"):
+            for attempt in (tensafe.open, tensafe.numpy.load_file):
+                with pytest.raises(tensafe.UsageError, match="not a regular file") as error:
+                    attempt(path)
+                assert error.value.path == path
+
+
+def test_a_path_with_a_nul_byte_is_a_value_error():
+    for attempt in (tensafe.open, lambda p: tensafe.numpy.save_file({"a": np.zeros(1)}, p)):
+        with pytest.raises(ValueError, match="NUL"):
+            attempt("a\0b")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    "load",
+    [
+        "f.load_file(path, backend='pread')",
+        "f.load_file(path, owned=True)",
+        "f.load(open(path, 'rb').read())",
+        "f.load(bytearray(open(path, 'rb').read()))",
+        "getattr(tensafe.open(open(path, 'rb').read(), owned=True), 'to_' + framework)()",
+    ],
+)
+def test_memory_is_given_back_with_each_tensor(tmp_path, framework, load):
+    pytest.importorskip(framework)
+    size, count = 8 << 20, 12
+    tensafe.numpy.save_file(
+        {str(i): np.full(size, i, np.uint8) for i in range(count)}, tmp_path / "f", durable=False
+    )
+    program = f"""
+import importlib, tensafe, tensafe.{framework} as f
+framework, path = {framework!r}, {str(tmp_path / "f")!r}
+def anonymous():
+    for line in open("/proc/self/status"):
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+before = anonymous()
+tensors = {load}
+held = [anonymous() - before]
+while len(tensors) > 1:
+    tensors.popitem()
+    held.append(anonymous() - before)
+(last,) = tensors.values()
+assert int(last.sum()) == int(last[0]) * {size}
+print(held)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    held = eval(done.stdout)
+    assert held[0] > (count - 1) * size and held[-1] < 3 * size, held
+    assert held[count // 2] < (count // 2 + 2) * size, held
+
+
+@pytest.mark.parametrize("keywords", [{"backend": "pread"}, {"owned": True}], ids=["pread", "owned"])
+def test_small_tensors_share_memory_and_large_ones_do_not(tmp_path, keywords):
+    arrays = {f"small{i}": np.arange(i, i + 7, dtype=np.int32) for i in range(5000)}
+    arrays["large"] = np.arange(1 << 20)
+    tensafe.numpy.save_file(arrays, tmp_path / "f", durable=False)
+    loaded = tensafe.numpy.load_file(tmp_path / "f", **keywords)
+    assert all(np.array_equal(loaded[name], array) for name, array in arrays.items())
+    pieces = {id(array.base): len(array.base) for array in loaded.values()}
+    assert 2 <= len(pieces) <= 10 and len(loaded["large"].base) == 8 << 20
+    assert all(array.flags.aligned and array.flags.writeable for array in loaded.values())
+
+
+HUGE = (1 << 63, 1 << 64, 10**30)
+
+
+def test_bounds_of_any_size_mean_what_they_mean_for_lists(tmp_path):
+    array = np.arange(50).reshape(10, 5)
+    tensafe.numpy.save_file({"a": array}, tmp_path / "f")
+    with tensafe.safe_open(tmp_path / "f", "np") as file:
+        part = file.get_slice("a")
+        for huge in HUGE:
+            assert np.array_equal(part[-huge:3], array[-huge:3])
+            assert np.array_equal(part[2::huge], array[2::huge])
+            assert part[:-huge].shape == (0, 5)
+            for index in (np.s_[:huge], np.s_[huge:], np.s_[2, :huge], np.s_[huge], np.s_[..., -huge]):
+                with pytest.raises(tensafe.UsageError):
+                    part[index]
+            with pytest.raises(tensafe.UsageError, match=f"Invalid index {huge} for dimension 1 of size 5"):
+                part[0, huge]
+            with pytest.raises(tensafe.UsageError, match=f"must be a positive integer, got -{huge}"):
+                part[::-huge]
+    pytest.importorskip("torch")
+    with tensafe.safe_open(tmp_path / "f", "pt") as file:
+        part = file.get_slice("a")
+        for huge in HUGE:
+            for index in (np.s_[:huge], np.s_[8:huge], np.s_[huge:], np.s_[1, -huge:huge], np.s_[::huge]):
+                assert np.array_equal(part[index].numpy(), array[index])
+            with pytest.raises(tensafe.UsageError, match=f"Invalid index {huge}"):
+                part[huge]
+
+
+class Reading(io.BytesIO):
+    """A file object whose `read` returns what `made` makes of the bytes."""
+
+    def __init__(self, data, made):
+        super().__init__(data)
+        self.made = made
+
+    def read(self, size=-1):
+        return self.made(super().read(size))
+
+
+def test_file_objects_may_return_any_contiguous_buffer():
+    array = np.arange(100_000)
+    data = tensafe.numpy.save({"a": array})
+    for made in (
+        bytes,
+        bytearray,
+        memoryview,
+        lambda read: np.frombuffer(read, np.uint8),
+        lambda read: memoryview(bytearray(read)).cast("b"),
+    ):
+        assert np.array_equal(tensafe.open(Reading(data, made))["a"].to_numpy(), array)
+    for made, text in (
+        (lambda read: read.decode("latin-1"), "str"),
+        (lambda read: memoryview(read + read)[::2], "contiguous"),
+        (lambda read: None, "NoneType"),
+    ):
+        with pytest.raises(tensafe.IoError, match=text):
+            tensafe.open(Reading(data, made))
+
+
+def test_a_packed_dimension_that_overflows_is_told_from_one_that_is_missing():
+    for shape, text in (
+        ([], "needs at least one dimension"),
+        ([2, 1 << 63], "more than 2\\^64 - 1 elements"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            tensafe.TensorSpec(dtype="float4_e2m1fn_x2", shape=shape, data_ptr=0, data_len=0)
+
+
+def test_a_masked_array_does_not_lose_its_mask_silently(tmp_path):
+    masked = np.ma.masked_array(np.arange(4), [False, True, False, False])
+    for save in (tensafe.numpy.save, lambda arrays: tensafe.numpy.save_file(arrays, tmp_path / "f")):
+        for array in (masked, np.ma.masked):
+            with pytest.raises(TypeError, match=r"tensor `m`: .*\.filled\(.*\.mask"):
+                save({"m": array})
+    loaded = tensafe.numpy.load(tensafe.numpy.save({"d": masked.data, "m": masked.mask}))
+    assert np.array_equal(np.ma.masked_array(loaded["d"], loaded["m"]), masked)
