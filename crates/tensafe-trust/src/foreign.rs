@@ -72,7 +72,7 @@ pub(crate) fn judge(word: &'static str, name: &str, place: Place<'_>, scan: &mut
     let carries = carries.unwrap_or(if word == "tflite" { Carries::Anything } else { Carries::Nothing });
     match carries {
         Carries::Code => {
-            scan.add(place, Finding::new(Rule::CodeInArchive, format!("native code ({word})")));
+            scan.add(place, Finding::new(Rule::NativeCode, format!("native code ({word})")));
         }
         Carries::Nothing if !text::is_weights(name) => {}
         _ => {

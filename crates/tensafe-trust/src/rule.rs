@@ -57,7 +57,7 @@ rules! {
         "Ask whoever keeps the policy.";
 
     RunsCode "101" "runs-code" Error
-        "Loading names something that runs code, starts programs or loads native libraries."
+        "Loading names something that runs code, starts programs, imports by name or loads native libraries."
         "Do not load the file; report it to where it came from.";
     ReachesNetwork "102" "reaches-network" Error
         "Loading names something that opens connections."
@@ -169,9 +169,9 @@ rules! {
     TorchScript "306" "torchscript" Warning
         "The archive holds TorchScript, which is code that loading compiles and running runs."
         "Read the code, or convert the weights.";
-    CodeInArchive "307" "code-in-archive" Warning
-        "The archive holds source or native code."
-        "Read the code.";
+    NativeCode "307" "native-code" Warning
+        "A file, or a member of one, is a program or a library."
+        "Find out where it comes from before anything loads it.";
     ObjectArray "308" "object-array" Note
         "A numpy array holds objects, which numpy loads by pickle."
         "Nothing beyond the findings of that pickle.";

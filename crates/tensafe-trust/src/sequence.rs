@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use tensafe_pickle::{Dialect, LegacyStream, Pickle, Value, evaluate_stream};
 
 use crate::{
-    Finding, Rule,
+    Finding, Level, Rule,
     input::Input,
     nested,
     pickle::{self, is_torch_magic},
@@ -92,6 +92,10 @@ fn legacy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
     scan.storages = None;
     if legacy.pickles().get(2).is_some_and(|info| !has_usual_types(info)) {
         scan.add(place, Finding::new(Rule::OddArguments, "the sizes of the writer's types are not torch's"));
+    }
+    if legacy.is_big_endian() {
+        let finding = Finding::new(Rule::OddStream, "the writer's bytes are big-endian");
+        scan.add(place, finding.leveled(Level::Note));
     }
     for storage in legacy.storages() {
         nested::far(input, &storage.range, place, scan);

@@ -44,7 +44,7 @@ fn a_plain_torch_archive_is_clean_and_its_parts_are_checked() {
     let script = [plain[0], plain[1], ("m/constants.pkl", PLAIN), ("m/code/__torch__.py", b"x = 1")];
     assert_eq!(rules("m.pt", &zip(&script)), [Rule::TorchScript]);
     assert_eq!(rules("m.zip", &zip(&[("../a.txt", b"x")])), [Rule::MemberPath]);
-    assert_eq!(rules("m.zip", &zip(&[("lib.so", b"\x7fELF\x02\x01")])), [Rule::CodeInArchive]);
+    assert_eq!(rules("m.zip", &zip(&[("lib.so", b"\x7fELF\x02\x01")])), [Rule::NativeCode]);
 }
 
 #[test]
