@@ -80,6 +80,17 @@ fn has_usual_types(info: &Pickle<'_>) -> bool {
     })
 }
 
+fn says_big_endian(info: &Pickle<'_>) -> bool {
+    let pairs = info.values().iter().filter_map(|value| match value {
+        Value::Dict(entries) => Some(entries),
+        _ => None,
+    });
+    pairs.flatten().any(|(key, value)| {
+        matches!(info.value(*key), Some(Value::Str(key)) if &**key == "little_endian")
+            && info.value(*value) == Some(&Value::Bool(false))
+    })
+}
+
 /// Five pickles, the storages, and nothing after them.
 fn legacy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
     let legacy = LegacyStream::read(input.stream(), &scan.options.limits.pickle);
@@ -93,7 +104,7 @@ fn legacy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
     if legacy.pickles().get(2).is_some_and(|info| !has_usual_types(info)) {
         scan.add(place, Finding::new(Rule::OddArguments, "the sizes of the writer's types are not torch's"));
     }
-    if legacy.is_big_endian() {
+    if legacy.pickles().get(2).is_some_and(says_big_endian) {
         let finding = Finding::new(Rule::OddStream, "the writer's bytes are big-endian");
         scan.add(place, finding.leveled(Level::Note));
     }
