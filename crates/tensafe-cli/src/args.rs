@@ -58,7 +58,8 @@ pub(crate) enum Command {
 /// The options of every command.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Shared {
-    /// How to print: for people, as JSON (see SCHEMA.md), or the bare answer, one a line
+    /// How to print: for people, as JSON (see SCHEMA.md), or the bare answer, one a line; `scan`
+    /// also as SARIF and CycloneDX
     #[arg(long, value_enum, default_value_t = Format::Human, global = true, value_name = "FORMAT")]
     pub(crate) format: Format,
 
@@ -77,9 +78,7 @@ pub(crate) enum Format {
     Human,
     Json,
     Quiet,
-    /// SARIF 2.1.0, of `scan` alone
     Sarif,
-    /// CycloneDX 1.6, of `scan` alone
     Cyclonedx,
 }
 

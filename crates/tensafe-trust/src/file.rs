@@ -192,7 +192,10 @@ fn of_target(target: &Target, options: &ScanOptions) -> FileReport {
         unreadable: Some(message),
     };
     match &target.refused {
-        Some(Refusal::Io(error)) => return failed(path, error.to_string()),
+        Some(Refusal::Io(error)) => {
+            let error = tensafe_io::Error::from_os("open", &target.path, io::Error::from(error.kind()));
+            return failed(path, error.chain().to_string());
+        }
         Some(Refusal::Outside) => {
             let text = "a symbolic link leads out of the directory, and was not followed";
             let findings = vec![Finding::new(Rule::LimitMet, text)];

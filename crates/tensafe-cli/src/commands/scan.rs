@@ -16,9 +16,9 @@ Examples:
   tensafe scan model/ --format sarif --output scan.sarif
   tensafe scan m.pkl --format json | jq '.files[].findings[]'
 
-Nothing is loaded, imported or executed. What is not known to be harmless is a warning, what is known
-to do harm an error, and what could not be judged is inconclusive, never clean. docs/scan.md lists
-the rules (TS-101, ...).
+Nothing is loaded, imported or executed. What is not known to be harmless is a warning, what is
+known to do harm an error, and what could not be judged is inconclusive, never clean.
+docs/scan.md lists the rules (TS-101, ...).
 
 Exit codes:
   0  nothing at or above the level of --fail-on    1  something    2  a path cannot be read

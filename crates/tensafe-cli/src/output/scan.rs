@@ -100,6 +100,9 @@ fn place(finding: &Finding) -> String {
 /// `3 files: 1 clean, 2 with findings; 1 error, 3 warnings`.
 fn tally(page: &Scanned, out: &mut impl Write) -> io::Result<()> {
     let files = &page.report.files;
+    if files.is_empty() {
+        return Ok(());
+    }
     let of = |verdict| files.iter().filter(|file| file.verdict() == verdict).count() as u64;
     let mut parts = vec![format!("{} clean", text::count(of(Verdict::Clean)))];
     for (verdict, words) in [

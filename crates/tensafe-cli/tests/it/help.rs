@@ -18,6 +18,11 @@ fn help_of_verify() {
 }
 
 #[test]
+fn help_of_scan() {
+    assert_snapshot!(Place::new().run(&["scan", "--help"]));
+}
+
+#[test]
 fn help_of_completions() {
     assert_snapshot!(Place::new().run(&["completions", "--help"]));
 }
