@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import io
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -184,3 +187,80 @@ def test_a_masked_array_does_not_lose_its_mask_silently(tmp_path):
                 save({"m": array})
     loaded = tensafe.numpy.load(tensafe.numpy.save({"d": masked.data, "m": masked.mask}))
     assert np.array_equal(np.ma.masked_array(loaded["d"], loaded["m"]), masked)
+
+
+def test_a_prefetch_of_wrong_types_is_a_type_error(tmp_path):
+    pytest.importorskip("torch")
+    tensafe.numpy.save_file({"a": np.arange(6)}, tmp_path / "f")
+    with tensafe.safe_open(tmp_path / "f", "pt") as file:
+        for threads in (1.5, "2", None):
+            with pytest.raises(TypeError, match="whole number of threads"):
+                file.prefetch(threads=threads)
+        for plan in (["a"], "a", {"a"}, 3, {1: None}, {"a": 3}, {"a": "x"}, {"a": slice(0.5, 2)}):
+            with pytest.raises(TypeError) as error:
+                file.prefetch(plan)
+            assert isinstance(error.value, tensafe.UsageError), plan
+        with file.prefetch({"a": slice(1, 3)}, threads=np.int64(2)) as loader:
+            assert loader.take("a").tolist() == [1, 2]
+
+
+def test_bytes_cannot_be_mapped():
+    data = tensafe.numpy.save({"a": np.arange(6)})
+    for source in (data, bytearray(data), memoryview(data)):
+        with pytest.raises(tensafe.UsageError, match='io="mmap" maps a file, and bytes are none'):
+            tensafe.open(source, io="mmap")
+        for io_ in ("auto", "pread"):
+            assert tensafe.open(source, io=io_)["a"].to_numpy().sum() == 15
+
+
+def longest_stop(work):
+    """The longest time that another thread stood still while ``work`` ran, as a part of its time."""
+    gaps, done = [0.0], threading.Event()
+
+    def tick():
+        last = time.perf_counter()
+        while not done.is_set():
+            time.sleep(0.0005)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    begin = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - begin
+    done.set()
+    ticker.join()
+    return max(gaps) / seconds
+
+
+def test_other_threads_run_while_large_bytes_are_copied():
+    arrays = {"a": np.ones(256 << 20, np.uint8)}
+    data = tensafe.numpy.save(arrays)
+    works = [lambda: tensafe.numpy.save(arrays), lambda: tensafe.deserialize(data)]
+    if importlib.util.find_spec("torch"):
+        works.append(lambda: tensafe.open(data)["a"].to_torch())
+    for work in works:
+        # What else the machine does may stop any thread: once is enough.
+        stops = []
+        while len(stops) < 8 and min(stops, default=1) > 0.3:
+            stops.append(longest_stop(work))
+        assert min(stops) <= 0.3, stops
+
+
+def test_every_class_and_function_under_the_published_name_can_be_pickled():
+    program = """
+import pickle, tensafe
+tensafe.install_as_safetensors()
+import safetensors
+names = [name for name in vars(safetensors) if callable(getattr(safetensors, name))]
+assert {"safe_open", "SafetensorError", "serialize"} <= set(names)
+for name in names:
+    if not name.startswith("__"):
+        assert pickle.loads(pickle.dumps(getattr(safetensors, name))) is getattr(safetensors, name), name
+error = pickle.loads(pickle.dumps(safetensors.SafetensorError("what went wrong")))
+assert type(error) is safetensors.SafetensorError and str(error) == "what went wrong"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

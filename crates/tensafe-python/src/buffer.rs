@@ -7,12 +7,13 @@
 
 use std::{
     ffi::{CStr, c_int, c_void},
+    mem::MaybeUninit,
     ptr,
 };
 
 use pyo3::{
     buffer::PyUntypedBuffer,
-    exceptions::{PyBufferError, PyValueError},
+    exceptions::{PyBufferError, PyMemoryError, PyValueError},
     ffi,
     prelude::*,
 };
@@ -83,6 +84,60 @@ impl AsRef<[u8]> for Held {
         // documentation of every function that takes a buffer asks of its caller.
         unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast(), len) }
     }
+}
+
+/// Bytes below which letting other threads run costs more than the copy.
+const WORTH_RELEASING: usize = 64 << 10;
+
+/// A new `bytes` object of these parts, one after the other. Other threads run while it is filled.
+pub(crate) fn bytes_of<'py>(py: Python<'py>, parts: &[&[u8]]) -> PyResult<Bound<'py, PyAny>> {
+    let (len, signed) = total(parts)?;
+    // SAFETY: no bytes to copy are given: the object is made without content.
+    let object = unsafe { ffi::PyBytes_FromStringAndSize(ptr::null(), signed) };
+    // SAFETY: a new reference that is ours, or null with an exception set.
+    let object = unsafe { Bound::from_owned_ptr_or_err(py, object) }?;
+    // SAFETY: a `bytes` object.
+    let start = unsafe { ffi::PyBytes_AsString(object.as_ptr()) };
+    // SAFETY: the object has `len` bytes at `start`, and nobody else knows it before it is returned.
+    let place = unsafe { std::slice::from_raw_parts_mut(start.cast(), len) };
+    fill(py, place, parts);
+    Ok(object)
+}
+
+/// A new `bytearray` of these bytes. Other threads run while it is filled.
+pub(crate) fn bytearray_of<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let (len, signed) = total(&[bytes])?;
+    // SAFETY: no bytes to copy are given: the object is made without content.
+    let object = unsafe { ffi::PyByteArray_FromStringAndSize(ptr::null(), signed) };
+    // SAFETY: a new reference that is ours, or null with an exception set.
+    let object = unsafe { Bound::from_owned_ptr_or_err(py, object) }?;
+    // SAFETY: a `bytearray`.
+    let start = unsafe { ffi::PyByteArray_AsString(object.as_ptr()) };
+    // SAFETY: the object has `len` bytes at `start`, and nobody else knows it before it is returned.
+    let place = unsafe { std::slice::from_raw_parts_mut(start.cast(), len) };
+    fill(py, place, &[bytes]);
+    Ok(object)
+}
+
+fn total(parts: &[&[u8]]) -> PyResult<(usize, ffi::Py_ssize_t)> {
+    let len = parts.iter().try_fold(0usize, |len, part| len.checked_add(part.len()));
+    let both = len.and_then(|len| Some((len, ffi::Py_ssize_t::try_from(len).ok()?)));
+    both.ok_or_else(|| PyMemoryError::new_err("the bytes are more than this host can address"))
+}
+
+/// Copies the parts to `place`, which is as long as all of them together.
+fn fill(py: Python<'_>, place: &mut [MaybeUninit<u8>], parts: &[&[u8]]) {
+    let copy = |mut place: &mut [MaybeUninit<u8>]| {
+        for part in parts {
+            let (to, rest) = place.split_at_mut(part.len());
+            // SAFETY: both are `part.len()` bytes long, and what is borrowed for writing overlaps
+            // nothing that is borrowed for reading.
+            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), to.as_mut_ptr().cast(), to.len()) };
+            place = rest;
+        }
+        assert!(place.is_empty(), "every byte of a new object is written");
+    };
+    if place.len() < WORTH_RELEASING { copy(place) } else { py.detach(|| copy(place)) }
 }
 
 /// The tensors that specs describe, with the bytes that they point to.
@@ -161,11 +216,9 @@ pub(crate) fn dlpack<'py>(
     raw: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     // A consumer may write: memory that is not ours to write is copied.
-    let memory = if memory.is_writable() {
-        memory.aligned_to(dtype.alignment_bytes()).map_err(raise)?
-    } else {
-        memory.to_owned_memory().map_err(raise)?
-    };
+    let alignment = dtype.alignment_bytes();
+    let own = || if memory.is_writable() { memory.aligned_to(alignment) } else { memory.to_owned_memory() };
+    let memory = if memory.len() < WORTH_RELEASING { own() } else { py.detach(own) }.map_err(raise)?;
     let mut shape = shape
         .iter()
         .map(|d| i64::try_from(*d).map_err(|_| PyValueError::new_err("a dimension is beyond 2^63 - 1")))

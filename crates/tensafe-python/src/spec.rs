@@ -2,15 +2,11 @@
 
 use std::path::PathBuf;
 
-use pyo3::{
-    exceptions::PyValueError,
-    prelude::*,
-    types::{PyByteArray, PyBytes, PyDict},
-};
+use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 use tensafe::{Dtype, Metadata, ParseOptions, SafeTensors};
 
 use crate::{
-    buffer::{Held, with_bytes},
+    buffer::{Held, bytearray_of, with_bytes},
     errors::raise,
     write::{Options, to_bytes, to_file},
 };
@@ -81,7 +77,7 @@ pub(crate) fn serialize<'py>(
     py: Python<'py>,
     tensor_dict: &Bound<'py, PyDict>,
     metadata: Option<Metadata>,
-) -> PyResult<Bound<'py, PyBytes>> {
+) -> PyResult<Bound<'py, PyAny>> {
     let specs = specs(tensor_dict)?;
     to_bytes(py, with_bytes(&specs), metadata.as_ref(), 8)
 }
@@ -118,7 +114,7 @@ pub(crate) fn deserialize<'py>(
             let row = PyDict::new(py);
             row.set_item("shape", tensor.shape())?;
             row.set_item("dtype", tensor.dtype().name())?;
-            row.set_item("data", PyByteArray::new(py, tensor.data()))?;
+            row.set_item("data", bytearray_of(py, tensor.data())?)?;
             Ok((tensor.name().to_owned(), row))
         })
         .collect()

@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use pyo3::{exceptions::PyValueError, prelude::*, types::PyBytes};
+use pyo3::{exceptions::PyValueError, prelude::*};
 use tensafe::{
     FileSink, Layout, LayoutOptions, Metadata, ReplaceOptions, Sink as _, TensorSpec, write_parallel,
 };
 
-use crate::{buffer::Held, errors::raise, spec::known_dtype};
+use crate::{
+    buffer::{Held, bytes_of},
+    errors::raise,
+    spec::known_dtype,
+};
 
 /// How a file is written.
 #[derive(Clone, Copy)]
@@ -39,7 +43,7 @@ pub(crate) fn to_bytes<'py>(
     tensors: Vec<(TensorSpec, &[u8])>,
     metadata: Option<&Metadata>,
     align: u64,
-) -> PyResult<Bound<'py, PyBytes>> {
+) -> PyResult<Bound<'py, PyAny>> {
     let format = |e| raise(tensafe::FileError::format(None, e));
     let (specs, data): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
     let layout =
@@ -49,20 +53,9 @@ pub(crate) fn to_bytes<'py>(
         let range = layout.file_range(place).unwrap_or_default();
         check_size(&spec.name, data.len() as u64, range.end - range.start)?;
     }
-    let len = usize::try_from(layout.file_bytes())?;
-    PyBytes::new_with(py, len, |out| {
-        py.detach(|| {
-            let (header, mut rest) = out.split_at_mut(layout.header_bytes().len());
-            header.copy_from_slice(layout.header_bytes());
-            for place in layout.order() {
-                let data = data[*place];
-                let (tensor, after) = rest.split_at_mut(data.len());
-                tensor.copy_from_slice(data);
-                rest = after;
-            }
-            Ok(())
-        })
-    })
+    let mut parts = vec![layout.header_bytes()];
+    parts.extend(layout.order().iter().map(|place| data[*place]));
+    bytes_of(py, &parts)
 }
 
 fn check_size(name: &str, given: u64, needed: u64) -> PyResult<()> {
@@ -88,7 +81,7 @@ pub(crate) fn write<'py>(
     metadata: Option<Metadata>,
     durable: bool,
     align: u64,
-) -> PyResult<Option<Bound<'py, PyBytes>>> {
+) -> PyResult<Option<Bound<'py, PyAny>>> {
     let mut specs = Vec::with_capacity(tensors.len());
     let mut bytes = Vec::with_capacity(tensors.len());
     for (name, dtype, shape, data) in tensors {

@@ -203,6 +203,10 @@ def open(source: Any, *, io: str = "auto", owned: bool = False, lenient: bool | 
         return Checkpoint(checkpoint_of_path(source, access, lenient))
     if hasattr(source, "seek") and hasattr(source, "read"):
         return Checkpoint(checkpoint_of_handle(source, access, lenient))
+    if io == "mmap":
+        raise UsageError(
+            'io="mmap" maps a file, and bytes are none: leave io= away, tensors are views of them'
+        )
     return Checkpoint(checkpoint_of_buffer(source, lenient, copy=owned))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from operator import index
 from typing import TYPE_CHECKING, Any
 
-from ._errors import SafetensorError, UnsupportedError, UsageError
+from ._errors import SafetensorError, UnsupportedError, UsageError, UsageTypeError
 from ._tensafe import DTYPES
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class PrefetchLoader:
         checkpoint = file._checkpoint()
         if file._framework != "torch":
             raise UsageError('prefetch requires framework="pt"')
+        threads = _count(threads)
         if threads < 1:
             raise UsageError(f"prefetch needs at least 1 thread, got {threads}")
         rows = _rows(file, plan)
@@ -107,15 +108,26 @@ class PrefetchLoader:
             raise SafetensorError("the prefetch loader is closed") from None
 
 
+def _count(threads: Any) -> int:
+    try:
+        return index(threads)
+    except TypeError:
+        raise UsageTypeError(f"prefetch takes a whole number of threads, got {threads!r}") from None
+
+
 def _rows(file: safe_open, plan: dict[str, slice | None] | None) -> dict[str, slice | None]:
     """The plan with its slices in range, or an error that names the entry."""
     checkpoint = file._checkpoint()
     if plan is None:
         plan = dict.fromkeys(checkpoint.offset_names())
+    elif not isinstance(plan, Mapping):
+        raise UsageTypeError(f"a prefetch plan maps names to None or to slices, got {plan!r}")
     elif not plan:
         raise UsageError("the prefetch plan selects no tensors")
     rows: dict[str, slice | None] = {}
     for name, part in plan.items():
+        if not isinstance(name, str):
+            raise UsageTypeError(f"a prefetch plan names tensors by strings, got {name!r}")
         file._require(name)
         dtype, shape, _, _ = checkpoint.info(name)
         if _TORCH_NAMES[dtype] is None:
@@ -126,18 +138,19 @@ def _rows(file: safe_open, plan: dict[str, slice | None] | None) -> dict[str, sl
 
 def _row_slice(name: str, part: Any, shape: list[int]) -> slice:
     if not isinstance(part, slice):
-        raise UsageError(f"tensor {name}: a plan's value is None or a slice, got {part!r}")
+        raise UsageTypeError(f"tensor {name}: a plan's value is None or a slice, got {part!r}")
     if not shape:
         raise UsageError(f"tensor {name}: a 0-d tensor cannot be sliced in a plan")
-    if part.step == 0:
-        raise UsageError(f"tensor {name}: invalid prefetch plan slice {part}")
-    if part.step not in (None, 1):
-        raise UsageError(f"tensor {name}: a plan's slice has step 1, got {part.step}")
     size = shape[0]
     try:
+        step = 1 if part.step is None else index(part.step)
         bounds = [d if bound is None else index(bound) for bound, d in ((part.start, 0), (part.stop, size))]
     except TypeError:
-        raise UsageError(f"tensor {name}: the bounds of {part} are not integers") from None
+        raise UsageTypeError(f"tensor {name}: the bounds of {part} are not integers") from None
+    if step == 0:
+        raise UsageError(f"tensor {name}: invalid prefetch plan slice {part}")
+    if step != 1:
+        raise UsageError(f"tensor {name}: a plan's slice has step 1, got {part.step}")
     start, stop = (bound + size if bound < 0 else bound for bound in bounds)
     if not 0 <= start <= size or not 0 <= stop <= size:
         raise UsageError(f"tensor {name}: rows {part.start}:{part.stop} are out of range, it has {size}")

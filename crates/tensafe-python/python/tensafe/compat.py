@@ -29,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 import tensafe
+from tensafe import _options, _prefetch, _safe_open
 
 # The version of the published package whose names, signatures and semantics these are.
 REFERENCE_VERSION = "0.9.0rc1"
@@ -36,25 +37,24 @@ REFERENCE_VERSION = "0.9.0rc1"
 _SUBMODULES = ("torch", "numpy", "flax", "jax", "tensorflow", "paddle", "mlx")
 
 
+class safe_open(tensafe.safe_open):
+    __doc__ = tensafe.safe_open.__doc__
+
+    def prefetch(
+        self, plan: dict[str, slice | None] | None = None, *, device: Any = None, threads: int = 8
+    ) -> _prefetch.PrefetchLoader:
+        # Callers of the published package take this refusal for "load it the usual way".
+        if self._framework == "torch":
+            _prefetch._rows(self, plan)
+            target = self._device if device is None else _options.device(device)
+            kind = str(target).partition(":")[0]
+            if not isinstance(target, int) and kind != "cuda":
+                raise tensafe.SafetensorError(f"prefetch loads to cuda devices, not {target}")
+        return super().prefetch(plan, device=device, threads=threads)
+
+
 def _surface() -> ModuleType:
     """The module ``safetensors`` with what the published one exports."""
-    from tensafe import _options, _prefetch, _safe_open
-
-    class safe_open(tensafe.safe_open):
-        __doc__ = tensafe.safe_open.__doc__
-
-        def prefetch(
-            self, plan: dict[str, slice | None] | None = None, *, device: Any = None, threads: int = 8
-        ) -> _prefetch.PrefetchLoader:
-            # Callers of the published package take this refusal for "load it the usual way".
-            if self._framework == "torch":
-                _prefetch._rows(self, plan)
-                target = self._device if device is None else _options.device(device)
-                kind = str(target).partition(":")[0]
-                if not isinstance(target, int) and kind != "cuda":
-                    raise tensafe.SafetensorError(f"prefetch loads to cuda devices, not {target}")
-            return super().prefetch(plan, device=device, threads=threads)
-
     module = ModuleType("safetensors", "tensafe in the place of safetensors.")
     module.__path__ = []
     module.__version__ = REFERENCE_VERSION  # type: ignore[attr-defined]
