@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use tensafe_io::FileSource;
+use tensafe_io::{Error, FileSource};
 
 use crate::{
     FileReport, Finding, Rule, ScanOptions, ScanReport,
@@ -83,11 +83,17 @@ struct Target {
 
 #[derive(Debug)]
 enum Refusal {
-    Io(io::Error),
+    Io(Error),
     /// A link that leads out of the tree.
     Outside,
     /// A pipe, a device, a socket.
     Special,
+}
+
+impl Refusal {
+    fn opening(path: &Path, error: io::Error) -> Self {
+        Self::Io(Error::from_os("open", path, error))
+    }
 }
 
 fn collect(path: &Path, found: &mut Vec<Target>) {
@@ -98,7 +104,9 @@ fn collect(path: &Path, found: &mut Vec<Target>) {
         }
         Ok(metadata) if metadata.is_file() => found.push(Target { path: path.to_owned(), refused: None }),
         Ok(_) => found.push(Target { path: path.to_owned(), refused: Some(Refusal::Special) }),
-        Err(error) => found.push(Target { path: path.to_owned(), refused: Some(Refusal::Io(error)) }),
+        Err(error) => {
+            found.push(Target { path: path.to_owned(), refused: Some(Refusal::opening(path, error)) })
+        }
     }
 }
 
@@ -110,7 +118,8 @@ fn walk(directory: &Path, root: &Path, found: &mut Vec<Target>) {
         let mut entries = match entries {
             Ok(entries) => entries,
             Err(error) => {
-                found.push(Target { path: directory, refused: Some(Refusal::Io(error)) });
+                let refused = Some(Refusal::opening(&directory, error));
+                found.push(Target { path: directory, refused });
                 continue;
             }
         };
@@ -131,7 +140,7 @@ fn walk(directory: &Path, root: &Path, found: &mut Vec<Target>) {
                     None => continue,
                 },
                 Ok(_) => Some(Refusal::Special),
-                Err(error) => Some(Refusal::Io(error)),
+                Err(error) => Some(Refusal::opening(&path, error)),
             };
             found.push(Target { path, refused });
         }
@@ -145,7 +154,7 @@ fn link(path: &Path, root: &Path) -> Option<Option<Refusal>> {
         Ok(target) if !target.starts_with(root) => Some(Some(Refusal::Outside)),
         Ok(target) if target.is_file() => Some(None),
         Ok(_) => None,
-        Err(error) => Some(Some(Refusal::Io(error))),
+        Err(error) => Some(Some(Refusal::opening(path, error))),
     }
 }
 
@@ -192,10 +201,7 @@ fn of_target(target: &Target, options: &ScanOptions) -> FileReport {
         unreadable: Some(message),
     };
     match &target.refused {
-        Some(Refusal::Io(error)) => {
-            let error = tensafe_io::Error::from_os("open", &target.path, io::Error::from(error.kind()));
-            return failed(path, error.chain().to_string());
-        }
+        Some(Refusal::Io(error)) => return failed(path, error.chain().to_string()),
         Some(Refusal::Outside) => {
             let text = "a symbolic link leads out of the directory, and was not followed";
             let findings = vec![Finding::new(Rule::LimitMet, text)];

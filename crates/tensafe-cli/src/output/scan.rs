@@ -7,7 +7,10 @@ use std::{
 };
 
 use anstyle::Style;
-use tensafe::trust::{FileReport, Finding, Level, Verdict, to_cyclonedx, to_json, to_sarif};
+use tensafe::{
+    FileError,
+    trust::{FileReport, Finding, Level, Verdict, to_cyclonedx, to_json, to_sarif},
+};
 
 use super::{BAD, BOLD, DIM, NOTE, Settings, WARNING, text};
 use crate::{args::Format, commands::scan::Scanned};
@@ -24,8 +27,8 @@ pub(super) fn show(page: &Scanned, settings: &Settings, out: &mut impl Write) ->
 
 /// The same page, without colour, in a file.
 pub(super) fn to_file(page: &Scanned, settings: &Settings, path: &Path) -> io::Result<()> {
-    let file =
-        File::create(path).map_err(|e| io::Error::new(e.kind(), format!("{e}: {}", path.display())))?;
+    let failed = |e| io::Error::other(FileError::from_os("create", path, e).chain().to_string());
+    let file = File::create(path).map_err(failed)?;
     let mut out = BufWriter::new(anstream::StripStream::new(file));
     show(page, settings, &mut out)?;
     out.flush()
