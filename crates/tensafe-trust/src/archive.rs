@@ -29,7 +29,7 @@ pub(crate) fn zip(
         let text = "other bytes stand before the zip archive, for readers that begin at the start";
         scan.add(place, Finding::new(Rule::Polyglot, text));
     }
-    let zip = match Zip::survey(input.source().clone(), &scan.container_limits()) {
+    let zip = match Zip::survey(input.source(), &scan.container_limits()) {
         Ok(zip) => zip,
         Err(error) => {
             scan.refused(&error, place);
@@ -163,12 +163,13 @@ fn slack(zip: &Zip, input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
         zip.members().iter().map(Member::range).filter(|range| !range.is_empty()).collect();
     members.sort_by_key(|range| range.start);
     let mut at = 0;
-    for range in members.into_iter().chain([input.len()..input.len()]) {
+    for range in members {
         if range.start > at {
             nested::search_range(input, &(at..range.start), place, scan);
         }
         at = at.max(range.end);
     }
+    nested::search_range(input, &(at..input.len()), place, scan);
 }
 
 fn checksum(zip: &Zip, member: &Member, place: Place<'_>, scan: &mut Scan<'_>) {
@@ -185,7 +186,7 @@ fn checksum(zip: &Zip, member: &Member, place: Place<'_>, scan: &mut Scan<'_>) {
 
 /// Scans a tar archive and returns the word for the kind.
 pub(crate) fn tar(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
-    let tar = match Tar::open(input.source().clone(), &scan.container_limits()) {
+    let tar = match Tar::open(input.source(), &scan.container_limits()) {
         Ok(tar) => tar,
         Err(error) => {
             scan.refused(&error, place);

@@ -25,7 +25,7 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
             return "unknown";
         }
     };
-    let kind = match detect(&**input.source()) {
+    let kind = match detect(&*input.source()) {
         Ok(kind) => kind,
         Err(error) => {
             scan.refused(&error, place);
@@ -104,7 +104,7 @@ fn by_kind(
 
 fn unpacked(kind: Kind, input: &Input, scan: &mut Scan<'_>) -> Result<Input, tensafe_container::Error> {
     let limits = scan.container_limits();
-    let source = decompress(input.source().clone(), kind, &limits)?;
+    let source = decompress(input.source(), kind, &limits)?;
     scan.spend_unpacked(source.len());
     Ok(Input::of_source(source))
 }
@@ -125,7 +125,7 @@ fn wrapped(kind: Kind, name: &str, inner: &Input, place: Place<'_>, scan: &mut S
 
 /// An array of numpy, and the pickle in it where it holds objects.
 fn npy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
-    let array = match Npy::read(&**input.source(), 0, &scan.container_limits()) {
+    let array = match Npy::read(&*input.source(), 0, &scan.container_limits()) {
         Ok(array) => array,
         Err(error) => {
             scan.refused(&error, place);

@@ -48,8 +48,8 @@ impl Input {
         Self { source: Arc::new(source), whole: None }
     }
 
-    pub(crate) fn source(&self) -> &Arc<dyn Source> {
-        &self.source
+    pub(crate) fn source(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source)
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -113,7 +113,7 @@ pub(crate) enum InputStream<'i> {
 impl<'i> Stream<'i> for InputStream<'i> {
     fn len(&self) -> u64 {
         match self {
-            Self::Memory(bytes) => bytes.len() as u64,
+            Self::Memory(bytes) => bytes.len(),
             Self::Window { source, .. } => source.len(),
         }
     }

@@ -152,9 +152,7 @@ mod tests {
 
     #[test]
     fn text_is_told_from_bytes_and_names_by_their_ending() {
-        assert!(
-            is_text(b"plain\r\n\ttext") && is_text("é".as_bytes()) && is_text(&"é".as_bytes()[..1]) == false
-        );
+        assert!(is_text(b"plain\r\n\ttext") && is_text("é".as_bytes()) && !is_text(&"é".as_bytes()[..1]));
         assert!(is_text(b"x\xc3") && !is_text(b"x\xc3y") && !is_text(b"a\0b"));
         assert_eq!(
             (ending("a/b.PT"), ending("x!y.bin"), ending("noend")),

@@ -55,7 +55,7 @@ fn is_uuencoded(text: &str) -> bool {
     let Some((length, rest)) = line.split_first() else { return false };
     let length = usize::from(length.wrapping_sub(b' ') & 0x3f);
     let needed = length.div_ceil(3).saturating_mul(4);
-    length > 0 && rest.len() == needed && rest.iter().all(|b| (b' '..=b'`').contains(&b))
+    length > 0 && rest.len() == needed && rest.iter().all(|b| (b' '..=b'`').contains(b))
 }
 
 /// No spaces, and letters, digits and many kinds of signs in a mix.

@@ -98,7 +98,7 @@ fn entry(key: &str, value: &Value, place: Place<'_>, scan: &mut Scan<'_>) {
             scan.add(place, Finding::new(Rule::RunsCode, text));
         }
         (key, Value::String(text)) if template::is_template_key(key) => template::judge(text, place, scan),
-        (key, Value::Object(map)) if key == "chat_template" => {
+        ("chat_template", Value::Object(map)) => {
             map.values().filter_map(Value::as_str).for_each(|text| template::judge(text, place, scan));
         }
         _ => {}
