@@ -18,7 +18,9 @@ ALLOWED: dict[str, set[str]] = {
     # The pickle machine knows nothing of files or tensors.
     "tensafe-pickle": set(),
     "tensafe-model": {"tensafe-format", "tensafe-io", "tensafe-container", "tensafe-pickle"},
-    "tensafe": {"tensafe-format", "tensafe-io", "tensafe-model"},
+    # The scanner judges what the readers of formats tell it.
+    "tensafe-trust": {"tensafe-format", "tensafe-io", "tensafe-pickle", "tensafe-container"},
+    "tensafe": {"tensafe-format", "tensafe-io", "tensafe-model", "tensafe-trust"},
     "tensafe-cli": {"tensafe"},
     # The console script of the wheel is the program of tensafe-cli.
     "tensafe-python": {"tensafe", "tensafe-cli"},
@@ -30,6 +32,7 @@ FORBID_UNSAFE = {
     "tensafe-container",
     "tensafe-pickle",
     "tensafe-model",
+    "tensafe-trust",
     "tensafe",
     "tensafe-cli",
     "tensafe-testkit",

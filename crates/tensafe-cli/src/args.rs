@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use crate::commands::{
-    completions::CompletionsArgs, convert::ConvertArgs, inspect::InspectArgs, man::ManArgs,
+    completions::CompletionsArgs, convert::ConvertArgs, inspect::InspectArgs, man::ManArgs, scan::ScanArgs,
     verify::VerifyArgs,
 };
 
@@ -15,6 +15,7 @@ Examples:
   tensafe inspect model/               the tensors of a directory of shards, as a tree
   tensafe convert pytorch_model.bin    a pickle to safetensors, without executing it
   tensafe verify *.safetensors         every rule of the format, every finding
+  tensafe scan model/                  what loading would run, nothing of it run
   tensafe inspect m.safetensors --format json | jq '.models[0].totals'
 
 Exit codes:
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     Inspect(InspectArgs),
     Verify(VerifyArgs),
+    Scan(ScanArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -56,7 +58,8 @@ pub(crate) enum Command {
 /// The options of every command.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Shared {
-    /// How to print: for people, as JSON (see SCHEMA.md), or the bare answer, one a line
+    /// How to print: for people, as JSON (see SCHEMA.md), or the bare answer, one a line; `scan`
+    /// also as SARIF and CycloneDX
     #[arg(long, value_enum, default_value_t = Format::Human, global = true, value_name = "FORMAT")]
     pub(crate) format: Format,
 
@@ -71,9 +74,12 @@ pub(crate) struct Shared {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
+    #[value(alias = "text")]
     Human,
     Json,
     Quiet,
+    Sarif,
+    Cyclonedx,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,6 +87,12 @@ pub(crate) enum Color {
     Auto,
     Always,
     Never,
+}
+
+/// The error for `tensafe verify --format sarif`.
+pub(crate) fn format_of_scan() -> clap::Error {
+    let text = "the formats `sarif` and `cyclonedx` are those of `tensafe scan`";
+    Cli::command().error(ErrorKind::ArgumentConflict, text)
 }
 
 /// The error for `tensafe model.safetensors verify`.

@@ -4,6 +4,7 @@ pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod inspect;
 pub(crate) mod man;
+pub(crate) mod scan;
 pub(crate) mod summary;
 pub(crate) mod verify;
 
@@ -27,6 +28,7 @@ pub(crate) enum Page {
     Convert(Box<convert::Converted>),
     Inspect(inspect::Inspection),
     Verify(verify::Verification),
+    Scan(scan::Scanned),
     Summary(summary::Summaries),
     /// Text for a program: completions, a man page.
     Text(Vec<u8>),

@@ -55,10 +55,16 @@ impl Input {
     }
 }
 
-/// The models that `paths` name, in their order. A path that does not exist and reads as a pattern
-/// is expanded, for shells that do not. Shards of one set, `…-00001-of-00002.safetensors`, make one
-/// model; each other path is one.
+/// The models that `paths` name, in their order. Shards of one set, `…-00001-of-00002.safetensors`,
+/// make one model; each other path is one.
 pub(crate) fn resolve(paths: &[PathBuf]) -> (Vec<Input>, Vec<Failure>) {
+    let (found, failures) = expand_all(paths);
+    (join_shards(found), failures)
+}
+
+/// The paths in their order. One that does not exist and reads as a pattern is expanded, for shells
+/// that do not.
+pub(crate) fn expand_all(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<Failure>) {
     let mut found = Vec::new();
     let mut failures = Vec::new();
     for path in paths {
@@ -70,7 +76,7 @@ pub(crate) fn resolve(paths: &[PathBuf]) -> (Vec<Input>, Vec<Failure>) {
             },
         }
     }
-    (join_shards(found), failures)
+    (found, failures)
 }
 
 fn expand(pattern: &str) -> Result<Vec<PathBuf>, String> {

@@ -5,6 +5,7 @@
 
 mod convert;
 mod inspect;
+mod scan;
 mod summary;
 mod table;
 mod text;
@@ -65,13 +66,18 @@ fn width() -> Option<usize> {
 /// Prints the outcome of a command and returns the exit code.
 pub(crate) fn show(outcome: &Outcome, settings: &Settings) -> u8 {
     // First what was found, then what went wrong: on a terminal the error stands last.
-    let printed = show_page(outcome, settings);
+    let printed = show_page(outcome, settings).inspect_err(|error| {
+        // Nothing is left to tell anyone where this fails.
+        let _ = show_refusal(error, settings);
+    });
     let told = show_messages(outcome, settings);
     let refused =
         [printed, told].into_iter().filter_map(Result::err).any(|e| e.kind() != io::ErrorKind::BrokenPipe);
+    let inconclusive = matches!(&outcome.page, Page::Scan(page) if page.inconclusive());
     match (refused || !outcome.failures.is_empty(), outcome.negative) {
         (true, _) => 2,
         (false, true) => 1,
+        (false, false) if inconclusive => 3,
         (false, false) => 0,
     }
 }
@@ -84,6 +90,11 @@ pub(crate) fn show_usage(error: &clap::Error) -> u8 {
 }
 
 fn show_page(outcome: &Outcome, settings: &Settings) -> io::Result<()> {
+    if let Page::Scan(page) = &outcome.page
+        && let Some(path) = &page.output
+    {
+        return scan::to_file(page, settings, path);
+    }
     let stdout = anstream::AutoStream::new(io::stdout().lock(), settings.color);
     let mut out = BufWriter::new(stdout);
     match (&outcome.page, settings.format) {
@@ -106,6 +117,9 @@ fn show_page(outcome: &Outcome, settings: &Settings) -> io::Result<()> {
             json("tensafe.summary/1", &page.models, &outcome.failures, &mut out)?;
         }
         (Page::Summary(page), Format::Quiet) => summary::quiet(page, &mut out)?,
+        (Page::Scan(page), _) => scan::show(page, settings, &mut out)?,
+        // The arguments were refused before.
+        (_, Format::Sarif | Format::Cyclonedx) => {}
     }
     out.flush()
 }
@@ -125,6 +139,15 @@ fn json<M: Serialize>(
 ) -> io::Result<()> {
     serde_json::to_writer(&mut *out, &Document { schema, models, errors })?;
     writeln!(out)
+}
+
+/// Says that a page could not be written.
+fn show_refusal(error: &io::Error, settings: &Settings) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    let mut out = anstream::AutoStream::new(io::stderr().lock(), settings.color);
+    writeln!(out, "{BAD}error:{BAD:#} {}", text::shown(&error.to_string()))
 }
 
 fn show_messages(outcome: &Outcome, settings: &Settings) -> io::Result<()> {

@@ -134,6 +134,14 @@ impl<'a> Pickle<'a> {
         &self.values
     }
 
+    /// Every value with its place, in the order in which they were made.
+    pub fn entries(&self) -> impl Iterator<Item = (Id, &Value<'a>)> {
+        self.values
+            .iter()
+            .enumerate()
+            .filter_map(|(index, value)| Some((Id(u32::try_from(index).ok()?), value)))
+    }
+
     /// Every place where the pickle names something to import, in the order of its bytes.
     #[must_use]
     pub fn symbols(&self) -> &[SymbolUse] {

@@ -6,6 +6,14 @@ use std::{borrow::Cow, fmt, ops::Range};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub(crate) u32);
 
+impl Id {
+    /// The place as an index into [`Pickle::values`](crate::Pickle::values).
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// One value. Containers hold places, so that a value that is shared, or holds itself, costs nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {

@@ -24,7 +24,8 @@
 //!
 //! This crate re-exports the public types of `tensafe-format` (bytes to header to byte runs),
 //! `tensafe-io` (sources, memory, the atomic writer) and `tensafe-model` (many files as one), and
-//! adds the two functions above. Use those crates directly for less: `tensafe-format` is `no_std`.
+//! adds the two functions above; [`trust`] is `tensafe-trust`, which scans files before they are
+//! loaded. Use those crates directly for less: `tensafe-format` is `no_std`.
 //!
 //! # What this crate does not do
 //! It does not compute: tensors are bytes with a dtype and a shape. It does not execute pickles:
@@ -52,6 +53,9 @@ pub use tensafe_model::{
     Report, SeenSymbol, Segment, SegmentKind, Totals, Tree, Verdict, VerifyOptions, convert, foreign_format,
     load, locate, natural_cmp, parse_size, sidecar, verify, verify_files,
 };
+
+/// Files judged before they are loaded: what a pickle would run, what an archive hides.
+pub use tensafe_trust as trust;
 
 /// Opens a model: a file, a directory, or an index of shards. Strict, by positioned reads.
 ///

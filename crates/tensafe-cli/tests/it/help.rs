@@ -18,6 +18,11 @@ fn help_of_verify() {
 }
 
 #[test]
+fn help_of_scan() {
+    assert_snapshot!(Place::new().run(&["scan", "--help"]));
+}
+
+#[test]
 fn help_of_completions() {
     assert_snapshot!(Place::new().run(&["completions", "--help"]));
 }
@@ -25,7 +30,7 @@ fn help_of_completions() {
 #[test]
 fn no_arguments_show_the_help_as_an_error() {
     let page = Place::new().run(&[]);
-    assert!(page.starts_with("exit code: 2\n----- stdout -----\n----- stderr -----\nLook at"), "{page}");
+    assert!(page.starts_with("exit code: 2\n----- stdout -----\n----- stderr -----\nConvert"), "{page}");
 }
 
 #[test]

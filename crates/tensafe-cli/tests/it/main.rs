@@ -5,6 +5,7 @@
 mod errors;
 mod help;
 mod inspect;
+mod scan;
 mod summary;
 mod verify;
 
