@@ -61,11 +61,15 @@ pub(crate) fn is_harmless_value(symbol: &Symbol<'_>) -> bool {
 pub(crate) fn judge(symbol: &Symbol<'_>) -> Judgement {
     let (module, name) = (&*symbol.module, &*symbol.name);
     let known = of_names(module, name);
+    // The names in the table of the harmless are those of Python 3.
+    if known == Judgement::Harmless {
+        return known;
+    }
     let (new_module, new_name) = python3_name(module, name);
     if (new_module, new_name) == (module, name) {
         return known;
     }
-    // What Python 2 would import under a protocol of Python 3: the worse of the two.
+    // What Python 2 would import under a protocol of Python 3.
     match of_names(new_module, new_name) {
         Judgement::Harmless => known,
         other => other,
