@@ -3,6 +3,7 @@
 //! The machine of `tensafe-pickle` follows the program. Where it stops early, a second walk over the
 //! bare instructions (`linear`) finds the symbols that come after, as far as opcodes can be read.
 
+mod growth;
 mod linear;
 mod odd;
 mod tensors;

@@ -105,13 +105,6 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
         }
         "yaml" | "yml" => {
             yaml(text, place, scan);
-            for line in text.lines() {
-                if let Some((key @ ("_target_" | "_instantiator"), value)) =
-                    line.trim_start_matches(['-', ' ']).split_once(':')
-                {
-                    config::imported(key, value.trim().trim_matches(['"', '\'']), place, scan);
-                }
-            }
             "yaml"
         }
         _ if config::looks_like_json(text) && !is_weights(name) => {
@@ -129,7 +122,7 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
     }
 }
 
-/// YAML that constructs objects of Python.
+/// YAML that constructs objects of Python, or names what a framework imports.
 fn yaml(text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
     for tag in ["!!python/", "tag:yaml.org,2002:python/"] {
         if let Some(at) = text.find(tag) {
@@ -142,6 +135,13 @@ fn yaml(text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
                 .collect();
             let text = format!("the tag `{line}` makes an object of Python");
             scan.add(place, Finding::new(Rule::RunsCode, text).at(at as u64));
+        }
+    }
+    for line in text.lines() {
+        if let Some((key @ ("_target_" | "_instantiator"), value)) =
+            line.trim_start_matches(['-', ' ']).split_once(':')
+        {
+            config::imported(key, value.trim().trim_matches(['"', '\'']), place, scan);
         }
     }
 }
