@@ -16,6 +16,9 @@ use crate::{
 /// Bytes that tell what a file is.
 const HEAD_BYTES: usize = 4096;
 
+/// The largest vocabulary that is looked at.
+const VOCABULARY_BYTES: u64 = 64 << 20;
+
 /// Scans bytes of any kind and returns the word for the kind.
 pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
     let head = match input.head(HEAD_BYTES) {
@@ -163,8 +166,14 @@ fn plain(name: &str, input: &Input, head: &[u8], place: Place<'_>, scan: &mut Sc
     if is_text {
         return text::scan(name, input, place, scan);
     }
-    if let Some(word) = foreign::known(head) {
+    if let Some(word) = foreign::known(head, name) {
         return foreign::judge(word, name, place, scan);
+    }
+    if head.first() == Some(&0x0a)
+        && let Ok(Some(bytes)) = input.all(VOCABULARY_BYTES)
+        && foreign::is_sentencepiece(&bytes)
+    {
+        return "sentencepiece";
     }
     // What breaks as a pickle may have done its harm before.
     if !pickle.symbols().is_empty() {
