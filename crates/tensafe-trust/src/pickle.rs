@@ -166,7 +166,9 @@ fn symbols_of(pickle: &Pickle<'_>, calls: &Calls, place: Place<'_>, scan: &mut S
             _ if call.is_none() && symbols::is_harmless_value(symbol) => Judgement::Harmless,
             other => other,
         };
-        if let Some(finding) = scan.denied(&symbol.to_string()) {
+        if scan.options.policy.is_some()
+            && let Some(finding) = scan.denied(&symbol.to_string())
+        {
             scan.add(place, finding.by(used.opcode.name()).at(used.offset));
         }
         let Some(rule) = rule_of(judgement, call.is_some()) else { continue };
