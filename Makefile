@@ -23,7 +23,8 @@ bench:                ## load and save beside the published package
 	@.venv/main/bin/python bench/python.py
 
 fuzz:                 ## each fuzz target for SECONDS (default 120); needs nightly and cargo-fuzz
-	@for target in header_roundtrip header_vs_reference plan_covers_ranges pickle_never_panics; do \
+	@for target in header_roundtrip header_vs_reference plan_covers_ranges pickle_never_panics \
+		zip_strict_vs_python convert_roundtrip; do \
 		fuzz/run.sh $$target $(or $(SECONDS),120) || exit 1; done
 
 docs:                 ## the Rust documentation

@@ -180,51 +180,60 @@ fn is_lzma(head: &[u8]) -> bool {
         && size.is_some_and(|s| s == u64::MAX || s < 1 << 38)
 }
 
-/// PROTO with a protocol that exists; else an opcode that the writers of protocols 0 and 1 begin
-/// with, with an argument that suits it.
+/// PROTO with a protocol that exists; else an opcode that a program can begin with, an argument that
+/// suits it, and an opcode behind that. A head that breaks off within an argument decides nothing.
 fn is_pickle(head: &[u8]) -> bool {
-    let text = |rest: &[u8]| {
-        let line: Vec<u8> = rest.iter().copied().take_while(|byte| *byte != b'\n').collect();
-        line.len() < rest.len() && !line.is_empty() && line.iter().all(|byte| matches!(byte, b' '..=b'~'))
-    };
-    let number = |rest: &[u8]| {
-        let digits = rest.iter().take_while(|byte| **byte != b'\n');
-        text(rest) && digits.clone().all(|b| b.is_ascii_digit() || b"+-.eELinfa".contains(b))
-    };
-    let opcode = |byte: Option<&u8>| {
-        byte.is_some_and(|byte| b"(.0123NIJKMLFGSTUVX}])lduatcqrpghjebRoi".contains(byte))
-    };
     let Some((first, rest)) = head.split_first() else { return false };
     match first {
         0x80 => rest.first().is_some_and(|protocol| *protocol <= 5) && rest.len() > 1,
-        b'I' | b'L' | b'F' => number(rest),
-        b'S' => matches!(rest.first(), Some(b'\'' | b'"')) && text(rest),
-        b'V' => text(rest),
-        // A module and a name.
-        b'c' | b'i' => {
-            let second = rest.iter().position(|byte| *byte == b'\n').and_then(|at| rest.get(at..)?.get(1..));
-            text(rest) && second.is_some_and(text)
+        b'I' | b'L' | b'F' => {
+            line(rest, |byte| byte.is_ascii_hexdigit() || b"+-._xXLinf".contains(&byte)).is_some()
         }
-        b'P' => text(rest),
-        b'(' | b'}' | b']' | b')' | b'N' => opcode(rest.first()),
-        b'K' => opcode(rest.get(1)),
-        b'M' => opcode(rest.get(2)),
-        b'J' | b'X' | b'T' | b'U' | b'G' => binary(*first, rest, opcode),
+        b'S' => matches!(rest.first(), Some(b'\'' | b'"')) && line(rest, is_printable).is_some(),
+        b'V' | b'P' => line(rest, is_printable).is_some_and(|rest| is_opcode(rest, 0)),
+        // A module and a name.
+        b'c' | b'i' => line(rest, is_printable).and_then(|rest| line(rest, is_printable)).is_some(),
+        b'(' | b'}' | b']' | b')' | b'N' | 0x88 | 0x89 | 0x8f => is_opcode(rest, 0),
+        b'K' => is_opcode(rest, 1),
+        b'M' => is_opcode(rest, 2),
+        b'J' => is_opcode(rest, 4),
+        b'G' => is_opcode(rest, 8),
+        b'U' | b'C' | 0x8a | 0x8c => counted(rest, 1),
+        b'X' | b'T' | b'B' => counted(rest, 4),
+        // A frame begins with an opcode.
+        0x8d | 0x8e | 0x96 => counted(rest, 8),
+        0x95 => u64_at(rest, 0).is_some_and(|len| len > 0) && is_opcode(rest, 8),
         _ => false,
     }
 }
 
-/// An opcode with a binary argument, and an opcode behind it.
-fn binary(first: u8, rest: &[u8], opcode: impl Fn(Option<&u8>) -> bool) -> bool {
-    let skip = match first {
-        b'J' => Some(4),
-        b'G' => Some(8),
-        b'U' => rest.first().and_then(|n| usize::from(*n).checked_add(1)),
-        _ => rest
-            .first_chunk()
-            .and_then(|n| usize::try_from(u32::from_le_bytes(*n)).ok())
-            .and_then(|n| n.checked_add(4)),
-    };
-    // A string longer than the head is plausible as one that is shorter than its file.
-    skip.is_some_and(|skip| skip >= 512 && matches!(first, b'X' | b'T') || opcode(rest.get(skip)))
+fn is_printable(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
+}
+
+/// What follows the first line, if that is not empty and of such bytes; nothing, where it is longer
+/// than the head.
+fn line(bytes: &[u8], fits: impl Fn(u8) -> bool) -> Option<&[u8]> {
+    let len = bytes.iter().position(|byte| *byte == b'\n');
+    let text = bytes.get(..len.unwrap_or(bytes.len()))?;
+    let whole = len.is_some() || bytes.len() >= tar::BLOCK.saturating_sub(64);
+    let plausible = whole && !text.is_empty() && text.iter().all(|byte| fits(*byte));
+    plausible.then(|| len.and_then(|len| bytes.get(len.checked_add(1)?..)).unwrap_or_default())
+}
+
+/// Whether an opcode stands at `at`; where the head breaks off before, one may.
+fn is_opcode(bytes: &[u8], at: usize) -> bool {
+    const BEFORE_PROTOCOL_2: &[u8] = b"(.0123NIJKMLFGSTUVX}])lduatcqrpghjebRoisCB";
+    match bytes.get(at) {
+        Some(byte) => matches!(byte, 0x80..=0x98) || BEFORE_PROTOCOL_2.contains(byte),
+        None => at >= tar::BLOCK.saturating_sub(64),
+    }
+}
+
+/// A length of so many bytes, as many bytes, and an opcode.
+fn counted(bytes: &[u8], width: usize) -> bool {
+    let len = bytes.get(..width).unwrap_or_default().iter().rev();
+    let len = len.fold(0_u64, |len, byte| len.saturating_mul(256).saturating_add((*byte).into()));
+    let end = usize::try_from(len).ok().and_then(|len| len.checked_add(width));
+    bytes.len() > width && end.is_some_and(|end| is_opcode(bytes, end))
 }

@@ -58,5 +58,5 @@ pub fn load(
     options: &ConvertOptions,
     progress: OnProgress<'_>,
 ) -> Result<Vec<(PlannedTensor, Buffer)>, Error> {
-    Conversion::plan(pickled, Path::new("model.safetensors"), options)?.read(progress)
+    Conversion::select(pickled, Path::new(""), options)?.read(progress)
 }

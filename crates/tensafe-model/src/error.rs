@@ -71,6 +71,17 @@ impl Error {
         Self::new(Detail::Refused { path: path.map(Path::to_owned), refusal })
     }
 
+    /// The same error, of this file where it names none: what was decompressed has no path of its own.
+    pub(crate) fn in_file(mut self, file: &Path) -> Self {
+        if let Detail::Container { path, .. } | Detail::Refused { path, .. } = &mut *self.0
+            && path.is_none()
+            && !file.as_os_str().is_empty()
+        {
+            *path = Some(file.to_owned());
+        }
+        self
+    }
+
     pub(crate) fn option(what: &'static str, text: &str, why: &str) -> Self {
         Self::new(Detail::Option { what, text: text.to_owned(), why: why.to_owned() })
     }

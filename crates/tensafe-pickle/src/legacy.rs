@@ -2,8 +2,8 @@
 //!
 //! 1. a magic number; 2. the version of the protocol; 3. the sizes of the writer's types; 4. the
 //!    object; 5. the names of the storages. Then, for each name in that order, a count of 8 bytes
-//!    and as many elements. Both are little-endian whatever the third pickle says:
-//! writers swap, and readers do not look.
+//!    and as many elements. Both are little-endian whatever the third pickle says: writers swap, and
+//!    readers do not look.
 //!
 //! The rule is `torch.serialization._legacy_load`.
 

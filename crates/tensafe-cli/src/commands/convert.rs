@@ -180,6 +180,7 @@ fn converted(args: &ConvertArgs, options: &ConvertOptions) -> Result<Conversion,
     let output = args.output.clone().unwrap_or_else(|| beside(&args.input));
     let conversion = Conversion::plan(pickled, &output, options)?;
     if args.dry_run {
+        conversion.has_tensors()?;
         return Ok(conversion);
     }
     let cancelled = watch_interrupts();

@@ -6,7 +6,7 @@ use lz4_flex::frame::FrameDecoder as Lz4Decoder;
 use ruzstd::decoding::{StreamingDecoder, errors::FrameDecoderError};
 use tensafe_io::{Error as IoError, Source};
 
-use super::{CHUNK, spill::Spill};
+use super::{CHUNK, FIRST, spill::Spill};
 use crate::{
     Error, Kind,
     bytes::{read_up_to, u32_at},
@@ -105,8 +105,14 @@ fn lz4_end(source: &dyn Source, at: u64, subject: &str) -> Result<u64, Error> {
     const CONTENT_SIZE: u8 = 1 << 3;
     const CONTENT_CHECKSUM: u8 = 1 << 2;
     const DICTIONARY: u8 = 1;
-    let word = |at: u64| {
-        let bytes = read_up_to(source, at.min(source.len()), 4)?;
+    // Blocks may be of a few bytes: their lengths are not read one by one.
+    let (mut start, mut bytes) = (0, Vec::new());
+    let mut word = |at: u64| {
+        let skip = |start: u64| at.checked_sub(start).and_then(|skip| usize::try_from(skip).ok());
+        if let Some(word) = skip(start).and_then(|skip| u32_at(&bytes, skip)) {
+            return Ok(word);
+        }
+        (start, bytes) = (at, read_up_to(source, at.min(source.len()), FIRST)?);
         u32_at(&bytes, 0).ok_or_else(|| Error::short(subject, at, bytes.len() as u64, 4))
     };
     // The magic number, two bytes of flags, and the header's check.
@@ -178,7 +184,8 @@ impl Read for Range<'_> {
         let left = self.end.saturating_sub(self.at);
         let skip = usize::try_from(self.at.saturating_sub(self.buffered)).unwrap_or(usize::MAX);
         if skip >= self.buffer.len() && left > 0 {
-            let len = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
+            let most = self.buffer.len().saturating_mul(2).clamp(FIRST, CHUNK);
+            let len = usize::try_from(left).unwrap_or(usize::MAX).min(most);
             self.buffer.resize(len, 0);
             self.buffered = self.at;
             if let Err(error) = self.source.read_at(self.at, &mut self.buffer) {

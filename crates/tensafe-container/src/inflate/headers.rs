@@ -2,7 +2,7 @@
 
 use tensafe_io::Source;
 
-use super::{codec::Deflate, pump, spill::Spill};
+use super::{FIRST, codec::Deflate, pump, spill::Spill};
 use crate::{
     Error,
     bytes::{read_up_to, u16_at, u32_at},
@@ -14,8 +14,12 @@ const MOST_HEADER: usize = 256 << 10;
 
 /// One member of a gzip stream: header, deflate, checksum and length.
 pub(super) fn gzip(source: &dyn Source, at: u64, subject: &str, spill: &mut Spill) -> Result<u64, Error> {
-    let head = read_up_to(source, at, MOST_HEADER)?;
-    let Some(header) = gzip_header(&head) else {
+    let short = read_up_to(source, at, FIRST)?;
+    let header = match gzip_header(&short) {
+        Some(len) => Some(len),
+        None => gzip_header(&read_up_to(source, at, MOST_HEADER)?),
+    };
+    let Some(header) = header else {
         return Err(Error::wrong(subject, at, "no header of a gzip member", "one that ends within 256 KiB"));
     };
     spill.take_crc();

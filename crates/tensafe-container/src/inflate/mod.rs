@@ -16,8 +16,10 @@ use tensafe_io::Source;
 use self::{codec::Codec, spill::Spill};
 use crate::{Error, Kind, Limits, Window, bytes::read_up_to};
 
-/// Bytes that are read, and decompressed, at once.
+/// Most bytes that are read, and decompressed, at once.
 const CHUNK: usize = 256 << 10;
+/// Bytes that are read first: a file may hold many streams of a few bytes each.
+const FIRST: usize = 4 << 10;
 
 /// Undoes one layer of compression.
 ///
@@ -113,10 +115,11 @@ fn pump(
     spill: &mut Spill,
 ) -> Result<u64, Error> {
     let mut out = vec![0; CHUNK];
-    let mut at = range.start;
+    let (mut at, mut chunk) = (range.start, FIRST);
     loop {
         let left = range.end.saturating_sub(at);
-        let input = read_up_to(source, at, usize::try_from(left).unwrap_or(CHUNK).min(CHUNK))?;
+        let input = read_up_to(source, at, usize::try_from(left).unwrap_or(CHUNK).min(chunk))?;
+        chunk = chunk.saturating_mul(2).min(CHUNK);
         let last = left <= input.len() as u64;
         let mut rest = &*input;
         loop {
@@ -129,12 +132,8 @@ fn pump(
             }
             if step.consumed == 0 && step.produced == 0 {
                 if last {
-                    return Err(Error::short(
-                        subject,
-                        at,
-                        rest.len() as u64,
-                        (rest.len() as u64).saturating_add(1),
-                    ));
+                    let found = rest.len() as u64;
+                    return Err(Error::short(subject, at, found, found.saturating_add(1)));
                 }
                 // A codec that leaves input and makes nothing wants more of it.
                 break;

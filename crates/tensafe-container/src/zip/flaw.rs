@@ -130,8 +130,9 @@ impl Flaw {
         found: impl fmt::Display,
         needed: impl fmt::Display,
     ) -> Self {
-        let (found, needed) = (found.to_string().into(), needed.to_string().into());
-        Self { kind, member: member.map(Box::from), offset, found, needed }
+        let text = |text: &dyn fmt::Display| cut(&text.to_string()).into();
+        let member = member.map(|member| cut(member).into());
+        Self { kind, member, offset, found: text(&found), needed: text(&needed) }
     }
 
     /// What is wrong, as a kind.
@@ -146,7 +147,8 @@ impl Flaw {
         self.kind.grave()
     }
 
-    /// The member, as the directory calls it; `None` where the archive as a whole is meant.
+    /// The member, as the directory calls it, or the first 1000 characters of that; `None` where the
+    /// archive as a whole is meant.
     #[must_use]
     pub fn member(&self) -> Option<&str> {
         self.member.as_deref()
@@ -181,6 +183,13 @@ impl fmt::Display for Flaw {
     }
 }
 
+/// A text of bounded length: names are as long as an archive likes, and may have a flaw each.
+fn cut(text: &str) -> &str {
+    const MOST: usize = 1000;
+    let end = text.char_indices().map(|(at, _)| at).nth(MOST).unwrap_or(text.len());
+    text.get(..end).unwrap_or(text)
+}
+
 /// The flaws of an archive as they are found.
 #[derive(Debug)]
 pub(super) struct Flaws {
@@ -193,7 +202,7 @@ pub(super) struct Flaws {
 
 impl Flaws {
     /// Most flaws of each weight that are kept: an archive of a million members may have many.
-    const MOST: usize = 20_000;
+    const MOST: usize = 10_000;
 
     /// With `strict`, the first grave flaw becomes an error.
     pub(super) fn new(strict: bool) -> Self {

@@ -44,11 +44,19 @@ fn tells_what_has_no_magic() {
     assert_eq!(kind(b"plain text, and more of it\n"), Kind::Unknown);
     assert_eq!(kind(b"import os\n"), Kind::Unknown);
     assert_eq!(kind(b"{\"a\": 1}"), Kind::Unknown);
+    assert_eq!(kind(b"Vast plain text\nand more\n"), Kind::Pickle, "nothing tells it from protocol 0");
+    assert_eq!(kind(b"Intro\n"), Kind::Unknown);
+    assert_eq!(kind([0; 600]), Kind::Unknown);
 }
 
 #[test]
 fn tells_pickles_of_every_protocol() {
-    let pickles: [&[u8]; 16] = [
+    let long = [b"I".as_slice(), &[b'7'; 600], b"\n."].concat();
+    let pickles: [&[u8]; 20] = [
+        b"\x8c\x05posix\x8c\x06system\x93.",
+        b"\x95\x03\0\0\0\0\0\0\0]\x94.",
+        &long,
+        b"U\x01ap0\n.",
         b"\x80\x02N.",
         b"\x80\x05\x95\0\0\0\0\0\0\0\0N.",
         b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",

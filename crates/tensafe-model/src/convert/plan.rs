@@ -81,6 +81,13 @@ impl Conversion {
     /// format; [`Format`](crate::ErrorKind::Format) where two get one name;
     /// [`Usage`](crate::ErrorKind::Usage) where the options make no sense.
     pub fn plan(pickled: Pickled, output: &Path, options: &ConvertOptions) -> Result<Self, Error> {
+        let mut conversion = Self::select(pickled, output, options)?;
+        conversion.lay_out()?;
+        Ok(conversion)
+    }
+
+    /// Which tensors under which names, and no files yet.
+    pub(super) fn select(pickled: Pickled, output: &Path, options: &ConvertOptions) -> Result<Self, Error> {
         let names = Names::new(options)?;
         let refused = |refusal| Error::refused(pickled.path(), refusal);
         let mut tensors: Vec<PlannedTensor> = Vec::new();
@@ -114,7 +121,7 @@ impl Conversion {
         if let Some(pair) = all.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(refused(Refusal::Collision { name: pair[0].to_owned() }));
         }
-        let mut conversion = Self {
+        Ok(Self {
             tensors,
             files: Vec::new(),
             aliases,
@@ -123,9 +130,7 @@ impl Conversion {
             output: target(output),
             options: options.clone(),
             pickled,
-        };
-        conversion.lay_out()?;
-        Ok(conversion)
+        })
     }
 
     fn lay_out(&mut self) -> Result<(), Error> {
@@ -155,6 +160,17 @@ impl Conversion {
             let layout = Layout::new(specs, Some(&metadata), &LayoutOptions::default())
                 .map_err(|e| tensafe_io::Error::format(Some(&path), e))?;
             self.files.push(PlannedFile { path, tensors: places.clone(), layout });
+        }
+        Ok(())
+    }
+
+    /// Whether there is anything to write.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) where there is no tensor, or none is selected.
+    pub fn has_tensors(&self) -> Result<(), Error> {
+        if self.tensors.is_empty() {
+            return Err(Error::refused(self.pickled.path(), Refusal::NoTensors));
         }
         Ok(())
     }

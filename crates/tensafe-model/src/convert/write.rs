@@ -15,7 +15,7 @@ use tensafe_format::ShardIndex;
 use tensafe_io::{Buffer, FileSink, ReplaceOptions, Sink, copy_range, read_parallel};
 
 use super::{Conversion, PlannedTensor};
-use crate::{Error, gather::Gather, pickled::Refusal};
+use crate::{Error, gather::Gather};
 
 /// Bytes that one job copies: between two the progress is told.
 const JOB_BYTES: u64 = 32 << 20;
@@ -69,9 +69,7 @@ impl Conversion {
     /// # Cost
     /// See [`convert`](crate::convert::convert).
     pub fn write(&self, progress: OnProgress<'_>) -> Result<(), Error> {
-        if self.tensors.is_empty() {
-            return Err(Error::refused(self.pickled.path(), Refusal::NoTensors));
-        }
+        self.has_tensors()?;
         if let Some(directory) = self.output.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             let failed = |e| tensafe_io::Error::from_os("make the directory", directory, e);
             fs::create_dir_all(directory).map_err(failed)?;

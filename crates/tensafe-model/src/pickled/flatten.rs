@@ -15,8 +15,13 @@ use crate::Error;
 /// Containers within containers: more than any checkpoint has, and little enough for a recursion.
 const MOST_LEVELS: usize = 100;
 
-/// Values that are visited, those that are visited twice counted twice.
-const MOST_VALUES: usize = 20_000_000;
+/// Values that are visited, those that are visited twice counted twice: so many, and so many for
+/// each value of the pickle. Values that are shared are small in a checkpoint; in a bomb of values
+/// within values they are all there is.
+const MOST_VALUES: (usize, usize) = (100_000, 32);
+
+/// Parts of a key that is a tuple, those within parts counted too.
+const MOST_KEY_PARTS: usize = 64;
 
 pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -58,8 +63,10 @@ impl<'w> Walk<'w, '_> {
     /// them were kept.
     pub(super) fn visit(&mut self, id: Id, path: &mut Vec<String>, level: usize) -> Result<Option<Json>> {
         self.visited = self.visited.saturating_add(1);
-        if self.visited > MOST_VALUES {
-            return self.refuse(Refusal::Values { limit: MOST_VALUES });
+        let (some, each) = MOST_VALUES;
+        let limit = self.pickle.values().len().saturating_mul(each).saturating_add(some);
+        if self.visited > limit {
+            return self.refuse(Refusal::Values { limit });
         }
         if level > MOST_LEVELS {
             return self.refuse(Refusal::Depth { path: path.join("."), limit: MOST_LEVELS });
@@ -153,7 +160,7 @@ impl<'w> Walk<'w, '_> {
         let mut order: Vec<(String, Id)> = Vec::with_capacity(entries.len());
         let mut places: HashMap<(String, bool), usize> = HashMap::new();
         for (key, value) in entries {
-            let key = self.key(*key, path)?;
+            let key = self.key(*key, path, &mut MOST_KEY_PARTS.clone())?;
             match places.get(&key) {
                 Some(place) => {
                     if let Some(entry) = order.get_mut(*place) {
@@ -188,7 +195,11 @@ impl<'w> Walk<'w, '_> {
     }
 
     /// A key as a part of a name, and whether it is text.
-    fn key(&self, id: Id, path: &[String]) -> Result<(String, bool)> {
+    fn key(&self, id: Id, path: &[String], parts: &mut usize) -> Result<(String, bool)> {
+        let Some(left) = parts.checked_sub(1) else {
+            return self.refuse(Refusal::Key { path: path.join("."), kind: "a tuple of more than 64 parts" });
+        };
+        *parts = left;
         let value = self.pickle.value(id);
         let meaning = self.pickle.meaning(id);
         Ok(match (value, meaning) {
@@ -202,8 +213,11 @@ impl<'w> Walk<'w, '_> {
             (Some(Value::None), _) => ("None".to_owned(), false),
             (Some(Value::Float(value)), _) => (format!("{value}"), false),
             (Some(Value::Tuple(items)), _) => {
-                let parts: Result<Vec<_>> = items.iter().map(|item| Ok(self.key(*item, path)?.0)).collect();
-                (format!("({})", parts?.join(", ")), false)
+                let mut texts = Vec::new();
+                for item in items {
+                    texts.push(self.key(*item, path, parts)?.0);
+                }
+                (format!("({})", texts.join(", ")), false)
             }
             (_, Ok(Meaning::Named { text, .. })) => (text, false),
             (Some(Value::Symbol(symbol)), _) => (symbol.to_string(), false),

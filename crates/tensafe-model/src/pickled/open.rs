@@ -162,7 +162,7 @@ impl<'o> Opening<'o> {
 
     fn file(&mut self, path: &Path) -> Result<()> {
         let source: Arc<dyn Source> = Arc::new(FileSource::open(path)?);
-        self.source(&source, &[], "", 0)
+        self.source(&source, &[], "", 0).map_err(|e| e.in_file(path))
     }
 
     fn refuse<T>(&self, source: &Arc<dyn Source>, refusal: Refusal) -> Result<T> {
@@ -390,6 +390,7 @@ impl<'o> Opening<'o> {
         self.trailing(&inner, pickle.range().end)?;
         let at = if member.is_empty() { name } else { format!("{member}!{name}") };
         self.judge(&inner, &pickle, &at, script)?;
+        self.beside(source, zip, root, member, script)?;
         if script {
             self.pickled.notes.push("the code of a TorchScript archive is left out".to_owned());
         }
@@ -397,6 +398,40 @@ impl<'o> Opening<'o> {
         let folder = format!("{root}data/");
         self.pickled.torch = true;
         self.walk(&inner, &pickle, Storages::Zip { zip, folder: &folder, big_endian }, script, prefix)
+    }
+
+    /// The members that are no part of the checkpoint are left out; pickles among them are judged all
+    /// the same, because other readers look for them.
+    fn beside(
+        &mut self,
+        source: &Arc<dyn Source>,
+        zip: &Zip,
+        root: &str,
+        member: &str,
+        script: bool,
+    ) -> Result<()> {
+        const OWN: [&str; 5] = ["data.pkl", "version", "byteorder", ".format_version", ".storage_alignment"];
+        const FOLDERS: [&str; 4] = ["data/", ".data/", "code/", "constants/"];
+        let failed = |e| Error::container(source.path(), e);
+        for other in zip.members().iter().filter(|member| !member.is_directory()) {
+            let name = other.name().strip_prefix(root);
+            if name.is_some_and(|name| {
+                OWN.contains(&name) || FOLDERS.iter().any(|folder| name.starts_with(folder))
+            }) {
+                continue;
+            }
+            let inner = zip.read(other).map_err(failed)?;
+            if detect(inner.as_ref()).map_err(failed)? == Kind::Pickle {
+                let stream = SourceStream::new(Arc::clone(&inner));
+                let pickle = evaluate_stream(stream, 0, Dialect::Plain, &self.options.limits);
+                let at = if member.is_empty() { String::new() } else { format!("{member}!") };
+                self.judge(&inner, &pickle, &format!("{at}{}", other.name()), script)?;
+            }
+            if !script {
+                self.pickled.notes.push(format!("member `{}` is left out", other.name()));
+            }
+        }
+        Ok(())
     }
 
     fn byte_order(&self, source: &Arc<dyn Source>, zip: &Zip, root: &str) -> Result<bool> {
@@ -429,9 +464,13 @@ impl<'o> Opening<'o> {
         let window = |range| -> Result<Arc<dyn Source>> {
             Ok(Arc::new(Window::new(Arc::clone(source), range).map_err(failed)?))
         };
-        if let (Some(pickle), Some(storages), Some(tensors), Some(_)) =
+        if let (Some(pickle), Some(storages), Some(tensors), Some(info)) =
             (named("pickle"), named("storages"), named("tensors"), named("sys_info"))
         {
+            let info = window(info)?;
+            let stream = SourceStream::new(Arc::clone(&info));
+            let sizes = evaluate_stream(stream, 0, Dialect::Plain, &self.options.limits);
+            self.judge(&info, &sizes, "sys_info", false)?;
             return self.numbered(&window(pickle)?, &window(storages)?, &window(tensors)?, prefix, member);
         }
         if let Some(flaw) = tar.flaws().first() {
@@ -467,6 +506,7 @@ impl<'o> Opening<'o> {
         let object = evaluate_stream(&mut stream, 0, Dialect::Plain, limits);
         self.met(&mut stream)?;
         self.whole(pickle, &object)?;
+        self.trailing(pickle, object.range().end)?;
         self.judge(pickle, &object, member, false)?;
         self.pickled.torch = true;
         let storages = Storages::Numbered { source: storages, storages: &parts, tensors: &walks };
