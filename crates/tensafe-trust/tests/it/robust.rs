@@ -117,12 +117,8 @@ fn every_limit_is_met_with_a_finding() {
 #[test]
 fn work_is_bounded() {
     let start = Instant::now();
-    let many = [b"\x80\x03(", &b"C\x40".repeat(1)[..], &b"\x80\x02".repeat(32)].concat();
-    let mut bytes = b"\x80\x03".to_vec();
-    for _ in 0..2000 {
-        bytes.extend(&many[3..]);
-        bytes.push(b'0');
-    }
+    let many = [b"C\x40", &b"\x80\x02".repeat(32)[..], b"0"].concat();
+    let mut bytes = [b"\x80\x03", &many.repeat(2000)[..]].concat();
     bytes.extend(b"N.");
     let report = scan_bytes("m.pkl", &bytes, &ScanOptions::default());
     assert_ne!(report.verdict(), Verdict::Unreadable);
