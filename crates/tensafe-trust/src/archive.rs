@@ -114,7 +114,7 @@ fn zip_member(
         checksum(zip, member, place, scan);
     }
     let name = member.name();
-    if layout.script && name.contains("/code/") && matches!(text::ending(name).as_str(), "py" | "debug_pkl") {
+    if layout.script && name.contains("/code/") && text::ending(name) == "py" {
         return;
     }
     let storage = layout.is_storage(name);

@@ -81,6 +81,15 @@ fn bytes_before_an_archive_are_told_and_judged() {
     assert!(rules("m.zip", &bytes).contains(&Rule::RunsCode));
 }
 
+/// `G` is the mark of GGUF, and of a float to a pickle.
+#[test]
+fn other_formats_that_are_pickles_too_are_told() {
+    let mut bytes = b"GGUF\x03\0\0\0\0".to_vec();
+    bytes.extend(PAYLOAD);
+    let found = rules("m.gguf", &bytes);
+    assert!(found.contains(&Rule::Polyglot) && found.contains(&Rule::RunsCode), "{found:?}");
+}
+
 #[test]
 fn arrays_of_objects_are_pickles() {
     let npy = |descr: &str, data: &[u8]| {
