@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 found=fuzz/corpus/$target
 mkdir -p "$found"
 # Seeds are copied: libFuzzer writes to the first directory that it is given.
-seed() { find "$@" -type f -size -8k -exec cp -t "$found" {} +; }
+seed() { find "$@" -type f -size -8k -exec cp --backup=numbered -t "$found" {} +; }
 dictionary=""
 case $target in
     header_*)
