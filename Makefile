@@ -21,6 +21,7 @@ spec:                 ## rules of docs/spec.md that no test cites
 bench:                ## load and save beside the published package
 	@python3 tools/env.py --wheel main
 	@.venv/main/bin/python bench/python.py
+	@.venv/main/bin/python bench/pickles.py
 
 fuzz:                 ## each fuzz target for SECONDS (default 120); needs nightly and cargo-fuzz
 	@for target in header_roundtrip header_vs_reference plan_covers_ranges pickle_never_panics \
