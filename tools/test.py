@@ -51,6 +51,8 @@ def steps() -> list[Step]:
         Step("edges", ("python3", "tools/edges.py")),
         Step("spec", ("python3", "tools/spec.py")),
         Step("corpus", ("python3", "tests/corpus/make.py", "--check")),
+        Step("pickles-hostile", ("python3", "tests/pickles/make_hostile.py", "--check")),
+        Step("pickles-benign", ("python3", "tests/pickles/make_benign.py", "--check")),
         Step(
             "clippy",
             ("cargo", "clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"),
@@ -68,7 +70,7 @@ def steps() -> list[Step]:
             uses="cargo",
             environment={"RUSTDOCFLAGS": "-D warnings"},
         ),
-        Step("environments", ("python3", "tools/env.py", "main", "tf", "mlx")),
+        Step("environments", ("python3", "tools/env.py", "--tools", "main", "tf", "mlx")),
         Step(
             "wheel",
             ("python3", "tools/env.py", "--wheel", "main", "tf", "mlx"),
@@ -79,7 +81,7 @@ def steps() -> list[Step]:
         python("stubs", MAIN, "-m", "mypy.stubtest", "tensafe._tensafe"),
         python("lint", MAIN, "-m", "ruff", "check", "."),
         python("format-python", MAIN, "-m", "ruff", "format", "--check", "."),
-        python("python", MAIN, *PYTEST, "tests/python"),
+        python("python", MAIN, *PYTEST, "-n", "2", "tests/python"),
         python("python-tensorflow", TF, *PYTEST, "tests/python", "-k", "tensorflow"),
         python("python-paddle", TF, *PYTEST, "tests/python", "-k", "paddle"),
         python("python-mlx", MLX, *PYTEST, "tests/python", "-k", "mlx"),

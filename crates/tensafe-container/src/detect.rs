@@ -168,9 +168,10 @@ fn is_zlib(head: &[u8]) -> bool {
 fn is_lzma(head: &[u8]) -> bool {
     let properties = head.first().is_some_and(|byte| *byte < 9 * 5 * 5);
     let dictionary = head.get(1..).and_then(|rest| rest.first_chunk().copied().map(u32::from_le_bytes));
+    // A power of two, or one and a half of one.
     let likely = |d: u32| {
-        let top = d.checked_next_power_of_two();
-        d >= 4096 && (d.is_power_of_two() || top.is_some_and(|top| top / 4 * 3 == d) || d == u32::MAX)
+        let top = d.checked_next_power_of_two().map_or(0, |top| top >> 2);
+        d >= 4096 && (d.is_power_of_two() || top.checked_mul(3) == Some(d) || d == u32::MAX)
     };
     let size = head.get(5..).and_then(|rest| rest.first_chunk().copied().map(u64::from_le_bytes));
     let first = head.get(13) == Some(&0);

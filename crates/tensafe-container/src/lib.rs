@@ -26,6 +26,7 @@
 //! an archive should have.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 mod bytes;
 mod detect;

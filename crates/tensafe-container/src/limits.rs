@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Most members of an archive.
+    /// Most members of an archive, and most compressed streams one behind the other.
     pub members: u64,
     /// Most bytes of one member's name.
     pub name_bytes: u64,

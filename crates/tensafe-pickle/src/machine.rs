@@ -249,7 +249,7 @@ impl<'a> Machine<'a, '_> {
                     at = at.saturating_add(1).saturating_add(u64::from(pad));
                 }
                 let left = decoder.stream().len().saturating_sub(at);
-                if bytes > left {
+                if bytes > left || at > decoder.stream().len() {
                     return Err(failed(Detail::Bytes { length: bytes, left }));
                 }
                 let end = at.saturating_add(bytes);

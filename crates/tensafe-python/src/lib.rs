@@ -10,6 +10,7 @@ mod convert;
 mod errors;
 mod index;
 mod reader;
+mod scan;
 mod spec;
 mod write;
 
@@ -25,6 +26,7 @@ mod _tensafe {
         buffer::Memory,
         checkpoint::Checkpoint,
         convert::{convert, load_pickle, load_pickle_dlpack},
+        scan::scan,
         spec::{TensorSpec, deserialize, serialize, serialize_file},
         write::write,
     };

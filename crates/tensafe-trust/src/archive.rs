@@ -4,7 +4,7 @@
 
 mod layout;
 
-use tensafe_container::{CrcState, FlawKind, Member, Tar, TarFlawKind, TarKind, Zip};
+use tensafe_container::{CrcState, FlawKind, Member, Tar, TarEntry, TarFlawKind, TarKind, Zip};
 use tensafe_pickle::{numbered_storages, numbered_tensors};
 
 use self::layout::{Layout, last};
@@ -58,9 +58,7 @@ pub(crate) fn zip(
     if layout.roots > 0 && !zip.members().iter().any(|member| last(member.name()) == "version") {
         scan.add(place, Finding::new(Rule::ArchiveFlaw, "a torch archive without the member `version`"));
     }
-    for member in zip.members().iter().filter(|member| !member.is_directory()) {
-        zip_member(&zip, member, input, &layout, place, scan);
-    }
+    members(&zip, input, &layout, place, scan);
     slack(&zip, input, place, scan);
     match () {
         () if layout.script => "torchscript",
@@ -87,6 +85,23 @@ fn rule_of(kind: FlawKind) -> Rule {
     }
 }
 
+/// Members may lie over each other: all together are no more than a few times the archive.
+const MOST_OVERLAP: u64 = 4;
+
+fn members(zip: &Zip, input: &Input, layout: &Layout, place: Place<'_>, scan: &mut Scan<'_>) {
+    let mut left = input.len().saturating_mul(MOST_OVERLAP);
+    for member in zip.members().iter().filter(|member| !member.is_directory()) {
+        match left.checked_sub(member.compressed_bytes()) {
+            Some(rest) => left = rest,
+            None => {
+                let text = "members that lie over each other were not all read";
+                return scan.add(place, Finding::new(Rule::LimitMet, text));
+            }
+        }
+        zip_member(zip, member, input, layout, place, scan);
+    }
+}
+
 fn zip_member(
     zip: &Zip,
     member: &Member,
@@ -99,7 +114,7 @@ fn zip_member(
         checksum(zip, member, place, scan);
     }
     let name = member.name();
-    if layout.script && name.contains("/code/") && matches!(text::ending(name).as_str(), "py" | "debug_pkl") {
+    if layout.script && name.contains("/code/") && text::ending(name) == "py" {
         return;
     }
     let storage = layout.is_storage(name);
@@ -205,37 +220,41 @@ pub(crate) fn tar(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'sta
     }
     let of_torch = ["pickle", "storages", "tensors"].iter().all(|name| tar.find(name).is_some());
     for entry in tar.entries() {
-        match entry.kind() {
-            TarKind::File => {}
-            TarKind::Directory => continue,
-            kind => {
-                let what = if kind == TarKind::Link { "a link" } else { "no file" };
-                let text = format!("the entry {} is {what}", named(entry.name()));
-                scan.add(place, Finding::new(Rule::ArchiveFlaw, text).at(entry.header_offset()));
-                continue;
-            }
-        }
-        let path = place.path(entry.name());
-        let inner = Place { member: Some(&path) };
-        let source = match tar.read(entry) {
-            Ok(source) => source,
-            Err(error) => {
-                scan.refused(&error, inner);
-                continue;
-            }
-        };
-        match (entry.name(), Input::new(source)) {
-            (_, Err(error)) => scan.unread(&error, inner),
-            (name @ ("storages" | "tensors"), Ok(input)) if of_torch => numbered(name, &input, inner, scan),
-            ("pickle", Ok(input)) if of_torch => {
-                scan.numbered = true;
-                sequence::scan(&input, 0, inner, scan);
-                scan.numbered = false;
-            }
-            (name, Ok(input)) => _ = scan.member_input(name, &input, place),
-        }
+        tar_entry(&tar, entry, of_torch, place, scan);
     }
     if of_torch { "torch-tar" } else { "tar" }
+}
+
+fn tar_entry(tar: &Tar, entry: &TarEntry, of_torch: bool, place: Place<'_>, scan: &mut Scan<'_>) {
+    match entry.kind() {
+        TarKind::File => {}
+        TarKind::Directory => return,
+        kind => {
+            let what = if kind == TarKind::Link { "a link" } else { "no file" };
+            let text = format!("the entry {} is {what}", named(entry.name()));
+            scan.add(place, Finding::new(Rule::ArchiveFlaw, text).at(entry.header_offset()));
+            return;
+        }
+    }
+    let path = place.path(entry.name());
+    let inner = Place { member: Some(&path) };
+    let source = match tar.read(entry) {
+        Ok(source) => source,
+        Err(error) => {
+            scan.refused(&error, inner);
+            return;
+        }
+    };
+    match (entry.name(), Input::new(source)) {
+        (_, Err(error)) => scan.unread(&error, inner),
+        (name @ ("storages" | "tensors"), Ok(input)) if of_torch => numbered(name, &input, inner, scan),
+        ("pickle", Ok(input)) if of_torch => {
+            scan.numbered = true;
+            sequence::scan(&input, 0, inner, scan);
+            scan.numbered = false;
+        }
+        (name, Ok(input)) => _ = scan.member_input(name, &input, place),
+    }
 }
 
 /// The pickles between the bytes of storages and tensors of a torch tar.

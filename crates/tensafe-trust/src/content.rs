@@ -16,6 +16,9 @@ use crate::{
 /// Bytes that tell what a file is.
 const HEAD_BYTES: usize = 4096;
 
+/// The largest vocabulary that is looked at.
+const VOCABULARY_BYTES: u64 = 64 << 20;
+
 /// Scans bytes of any kind and returns the word for the kind.
 pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
     let head = match input.head(HEAD_BYTES) {
@@ -58,9 +61,8 @@ fn by_kind(
     place: Place<'_>,
     scan: &mut Scan<'_>,
 ) -> &'static str {
-    // Whatever else bytes are: a loader of pickles reads them as one.
-    if kind != Kind::Pickle && matches!(head, [0x80, 0..=5, ..]) {
-        sequence::scan(input, 0, place, scan);
+    if !matches!(kind, Kind::Pickle | Kind::Unknown | Kind::Empty | Kind::Zlib | Kind::Lzma) {
+        also_a_pickle(input, head, place, scan);
     }
     match kind {
         Kind::Empty => {
@@ -99,6 +101,17 @@ fn by_kind(
             }
         },
         _ => plain(name, input, head, place, scan),
+    }
+}
+
+/// Whatever else bytes are: a loader of pickles reads them as one.
+fn also_a_pickle(input: &Input, head: &[u8], place: Place<'_>, scan: &mut Scan<'_>) {
+    let pickle = evaluate_stream(input.stream(), 0, Dialect::Plain, &scan.options.limits.pickle);
+    let says_so = matches!(head, [0x80, 0..=5, ..]);
+    let mut named = pickle.symbols().iter().filter_map(|used| pickle.symbol(used.value));
+    if says_so || named.any(|symbol| symbols::judge(symbol).is_harm()) {
+        scan.add(place, Finding::new(Rule::Polyglot, "the bytes can be read as a pickle too"));
+        sequence::scan_from(input, pickle, place, scan);
     }
 }
 
@@ -163,8 +176,14 @@ fn plain(name: &str, input: &Input, head: &[u8], place: Place<'_>, scan: &mut Sc
     if is_text {
         return text::scan(name, input, place, scan);
     }
-    if let Some(word) = foreign::known(head) {
+    if let Some(word) = foreign::known(head, name) {
         return foreign::judge(word, name, place, scan);
+    }
+    if head.first() == Some(&0x0a)
+        && let Ok(Some(bytes)) = input.all(VOCABULARY_BYTES)
+        && foreign::is_sentencepiece(&bytes)
+    {
+        return "sentencepiece";
     }
     // What breaks as a pickle may have done its harm before.
     if !pickle.symbols().is_empty() {

@@ -1,8 +1,8 @@
 //! Files and directories: which are scanned, in parallel, and the report of each.
 //!
-//! A directory is walked in the order of its names. Symbolic links are followed where they lead to a
-//! place below the path that was given, and told otherwise. Hidden directories of version control are
-//! left out, and named files are always scanned.
+//! A directory is walked in the order of its names, files first. Symbolic links are followed where they
+//! lead to a place below the path that was given, and told otherwise. Directories of version control
+//! are left out, and files that are named are always scanned.
 
 use std::{
     collections::HashSet,
@@ -100,7 +100,7 @@ fn collect(path: &Path, found: &mut Vec<Target>) {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
             let root = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-            walk(path, &root, found);
+            walk(path, &borders(root), found);
         }
         Ok(metadata) if metadata.is_file() => found.push(Target { path: path.to_owned(), refused: None }),
         Ok(_) => found.push(Target { path: path.to_owned(), refused: Some(Refusal::Special) }),
@@ -108,6 +108,14 @@ fn collect(path: &Path, found: &mut Vec<Target>) {
             found.push(Target { path: path.to_owned(), refused: Some(Refusal::opening(path, error)) })
         }
     }
+}
+
+/// The directory that links may not lead out of. A snapshot in the cache of the Hugging Face hub is
+/// made of links to the blobs beside it.
+fn borders(root: PathBuf) -> PathBuf {
+    let snapshots = root.parent().filter(|parent| parent.ends_with("snapshots"));
+    let model = snapshots.and_then(Path::parent).filter(|model| model.join("blobs").is_dir());
+    model.map(Path::to_owned).unwrap_or(root)
 }
 
 /// Everything below a directory. Links to directories are not followed, so that the walk ends.
@@ -165,7 +173,7 @@ fn scan_all(
 ) -> Vec<FileReport> {
     let machine = || thread::available_parallelism().map_or(1, NonZero::get);
     let threads = if options.threads == 0 { machine() } else { options.threads };
-    let threads = threads.min(targets.len().div_ceil(8)).max(1);
+    let threads = threads.min(targets.len()).max(1);
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(Vec::with_capacity(targets.len()));
     let work = || {
@@ -234,7 +242,8 @@ fn pickles_beside(targets: &[Target], options: &ScanOptions, reports: &mut [File
     let safe: HashSet<PathBuf> = safe.map(|(target, _)| parent(&target.path)).collect();
     for (target, report) in targets.iter().zip(reports) {
         let pickled = matches!(report.kind, "pickle" | "torch" | "torch-legacy" | "torch-tar" | "joblib");
-        if pickled && text::is_weights(&report.path) && safe.contains(&parent(&target.path)) {
+        let named = matches!(text::ending(&report.path).as_str(), "bin" | "ckpt" | "pt" | "pth");
+        if pickled && named && safe.contains(&parent(&target.path)) {
             let mut found = vec![Finding::new(Rule::PickleBeside, "pickled weights beside safetensors")];
             if let Some(policy) = &options.policy {
                 policy.apply(&report.path, &mut found);

@@ -47,13 +47,19 @@ const MAGICS: &[(&[u8], &str, Carries)] = &[
     (b"II*\0", "tiff", Carries::Nothing),
     (b"MM\0*", "tiff", Carries::Nothing),
     (b"\0\x01\0\0\0", "font", Carries::Nothing),
+    (b"\xff\xfb", "mp3", Carries::Nothing),
+    (b"\xff\xf3", "mp3", Carries::Nothing),
+    (b"\0\0\0\x01Bud1", "ds-store", Carries::Nothing),
     (b"OTTO", "font", Carries::Nothing),
     (b"wOFF", "font", Carries::Nothing),
     (b"wOF2", "font", Carries::Nothing),
 ];
 
 /// The word for a format that is known by its first bytes.
-pub(crate) fn known(head: &[u8]) -> Option<&'static str> {
+pub(crate) fn known(head: &[u8], name: &str) -> Option<&'static str> {
+    if head.get(2..4) == Some(b"\r\n") && text::ending(name) == "pyc" {
+        return Some("python-bytecode");
+    }
     if head.starts_with(b"RIFF") && matches!(head.get(8..12), Some(b"WEBP" | b"WAVE" | b"AVI ")) {
         return Some("riff");
     }
@@ -66,13 +72,53 @@ pub(crate) fn known(head: &[u8]) -> Option<&'static str> {
     MAGICS.iter().find(|(magic, _, _)| head.starts_with(magic)).map(|(_, word, _)| *word)
 }
 
+/// Whether bytes are a vocabulary of sentencepiece: a message of protobuf whose first field, of pieces,
+/// stands again and again. It holds texts and numbers and nothing else.
+pub(crate) fn is_sentencepiece(bytes: &[u8]) -> bool {
+    let (mut rest, mut pieces) = (bytes, 0u64);
+    while let Some((tag, after)) = rest.split_first() {
+        // Fields 1 to 5, each of a length and as many bytes.
+        if !matches!(tag, 0x0a | 0x12 | 0x1a | 0x22 | 0x2a) {
+            return false;
+        }
+        let Some((length, after)) = varint(after) else { return false };
+        let Some(Some((field, after))) =
+            usize::try_from(length).ok().map(|length| after.split_at_checked(length))
+        else {
+            return false;
+        };
+        // A piece begins with its text.
+        if *tag == 0x0a && field.first() != Some(&0x0a) {
+            return false;
+        }
+        pieces += u64::from(*tag == 0x0a);
+        rest = after;
+    }
+    pieces > 0
+}
+
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0u64;
+    for (place, byte) in bytes.iter().enumerate().take(9) {
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some((value, bytes.get(place..)?.get(1..)?));
+        }
+    }
+    None
+}
+
 /// Says what is to be said of a format by its word.
 pub(crate) fn judge(word: &'static str, name: &str, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
     let carries = MAGICS.iter().find(|(_, known, _)| *known == word).map(|(_, _, carries)| *carries);
-    let carries = carries.unwrap_or(if word == "tflite" { Carries::Anything } else { Carries::Nothing });
+    let carries = carries.unwrap_or(match word {
+        "tflite" => Carries::Anything,
+        "python-bytecode" => Carries::Code,
+        _ => Carries::Nothing,
+    });
     match carries {
         Carries::Code => {
-            scan.add(place, Finding::new(Rule::NativeCode, format!("native code ({word})")));
+            scan.add(place, Finding::new(Rule::NativeCode, format!("a program or a library: {word}")));
         }
         Carries::Nothing if !text::is_weights(name) => {}
         _ => {

@@ -33,6 +33,9 @@ pub(crate) fn search(bytes: &[u8], base: u64, place: Place<'_>, scan: &mut Scan<
     let starts = bytes.windows(2).enumerate().filter(|(_, pair)| matches!(pair, [0x80, 2..=5]));
     for (at, _) in starts.take(MOST_TRIES) {
         let Some(rest) = bytes.get(at..) else { return };
+        if !scan.spend_try(place) {
+            return;
+        }
         let pickle = evaluate(rest, &limits);
         let mut named = pickle.symbols().iter().filter_map(|used| pickle.symbol(used.value));
         if let Some(symbol) = named.find(|symbol| symbols::judge(symbol).is_harm()) {

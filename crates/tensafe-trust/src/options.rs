@@ -14,6 +14,8 @@ pub struct Limits {
     pub pickle: tensafe_pickle::Limits,
     /// Most bytes of texts and bytes in pickles that are looked into for other pickles.
     pub nested_bytes: u64,
+    /// Most places in bytes of no known form that are tried as the start of a pickle.
+    pub tries: u32,
     /// Deepest nesting of archives, wrappers and pickles.
     pub depth: u32,
     /// Most members of one archive.
@@ -30,9 +32,10 @@ impl Limits {
         pickle_bytes: 1 << 30,
         pickle: tensafe_pickle::Limits::DEFAULT,
         nested_bytes: 256 << 20,
+        tries: 100_000,
         depth: 8,
         members: 1_000_000,
-        unpacked_bytes: 16 << 30,
+        unpacked_bytes: 4 << 30,
         findings: 1000,
     };
 }

@@ -3,6 +3,7 @@
 //! The machine of `tensafe-pickle` follows the program. Where it stops early, a second walk over the
 //! bare instructions (`linear`) finds the symbols that come after, as far as opcodes can be read.
 
+mod growth;
 mod linear;
 mod odd;
 mod tensors;
@@ -39,7 +40,7 @@ pub(crate) fn judge(
     // joblib reads arrays where `pickle` reads instructions: each reader has its own program.
     let (at, limits) = (pickle.range().start, &scan.options.limits.pickle);
     let of_joblib = evaluate_stream(input.stream(), at, Dialect::Joblib, limits);
-    harm_alone(pickle, place, scan);
+    for_others(pickle, &of_joblib, place, scan);
     judge_evaluated(input, &of_joblib, place, scan)
 }
 
@@ -75,20 +76,19 @@ pub(crate) fn judge_evaluated(
     pickle.error().is_none().then(|| pickle.range().end)
 }
 
-/// Only what is known to harm, of a pickle that is data where it breaks.
-fn harm_alone(pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
-    for used in pickle.symbols() {
+/// What `pickle` would import of a file of joblib, and joblib would not: instructions among the bytes
+/// of arrays. What is unknown may be such bytes by chance.
+fn for_others(pickle: &Pickle<'_>, of_joblib: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
+    let told: HashSet<u64> = of_joblib.symbols().iter().map(|used| used.offset).collect();
+    for used in pickle.symbols().iter().filter(|used| !told.contains(&used.offset)) {
         let Some(symbol) = pickle.symbol(used.value) else { continue };
         let judgement = symbols::judge(symbol);
-        let harm = judgement.is_harm() || judgement == Judgement::StandardLibrary;
-        if harm && let Some(rule) = rule_of(judgement, true) {
-            let name = symbol.to_string();
-            let message = format!("imports {} for readers that know no joblib", named(&name));
-            scan.add(
-                place,
-                Finding::new(rule, message).of_symbol(name).by(used.opcode.name()).at(used.offset),
-            );
-        }
+        let Some(rule) = rule_of(judgement, false) else { continue };
+        let name = symbol.to_string();
+        let message = format!("imports {} for readers that know no joblib", named(&name));
+        let finding = Finding::new(rule, message).of_symbol(name).by(used.opcode.name()).at(used.offset);
+        let known = judgement.is_harm() || judgement == Judgement::Attribute;
+        scan.add(place, finding.leveled(if known { Level::Error } else { Level::Note }));
     }
 }
 
@@ -165,7 +165,9 @@ fn symbols_of(pickle: &Pickle<'_>, calls: &Calls, place: Place<'_>, scan: &mut S
             _ if call.is_none() && symbols::is_harmless_value(symbol) => Judgement::Harmless,
             other => other,
         };
-        if let Some(finding) = scan.denied(&symbol.to_string()) {
+        if scan.options.policy.is_some()
+            && let Some(finding) = scan.denied(&symbol.to_string())
+        {
             scan.add(place, finding.by(used.opcode.name()).at(used.offset));
         }
         let Some(rule) = rule_of(judgement, call.is_some()) else { continue };

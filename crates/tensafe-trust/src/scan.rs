@@ -37,6 +37,7 @@ pub(crate) struct Scan<'o> {
     /// The file, as policies name it.
     path: &'o str,
     nested_left: u64,
+    tries_left: u32,
     unpacked_left: u64,
     depth: u32,
 }
@@ -50,6 +51,7 @@ impl<'o> Scan<'o> {
             numbered: false,
             path,
             nested_left: options.limits.nested_bytes,
+            tries_left: options.limits.tries,
             unpacked_left: options.limits.unpacked_bytes,
             depth: 0,
         }
@@ -85,6 +87,17 @@ impl<'o> Scan<'o> {
         left.is_some()
     }
 
+    /// Takes from the budget of places that are tried; says so where nothing is left.
+    pub(crate) fn spend_try(&mut self, place: Place<'_>) -> bool {
+        let left = self.tries_left.checked_sub(1);
+        self.tries_left = left.unwrap_or_default();
+        if left.is_none() {
+            let text = format!("more than {} places were not tried as a pickle", self.options.limits.tries);
+            self.add(place, Finding::new(Rule::LimitMet, text));
+        }
+        left.is_some()
+    }
+
     /// The bounds of readers of containers, with what is left of the budget.
     pub(crate) fn container_limits(&self) -> tensafe_container::Limits {
         tensafe_container::Limits::DEFAULT
@@ -111,6 +124,7 @@ impl<'o> Scan<'o> {
             numbered: false,
             path: self.path,
             nested_left: self.nested_left,
+            tries_left: self.tries_left,
             unpacked_left: self.unpacked_left,
             depth: self.depth.saturating_add(1),
         })
@@ -119,6 +133,7 @@ impl<'o> Scan<'o> {
     /// Ends a scan that [`below`](Self::below) began.
     pub(crate) fn finish_below(self, above: &mut Self) -> Vec<Finding> {
         above.nested_left = self.nested_left;
+        above.tries_left = self.tries_left;
         above.unpacked_left = self.unpacked_left;
         self.findings.into_sorted()
     }

@@ -61,11 +61,15 @@ pub(crate) fn is_harmless_value(symbol: &Symbol<'_>) -> bool {
 pub(crate) fn judge(symbol: &Symbol<'_>) -> Judgement {
     let (module, name) = (&*symbol.module, &*symbol.name);
     let known = of_names(module, name);
+    // The names in the table of the harmless are those of Python 3.
+    if known == Judgement::Harmless {
+        return known;
+    }
     let (new_module, new_name) = python3_name(module, name);
     if (new_module, new_name) == (module, name) {
         return known;
     }
-    // What Python 2 would import under a protocol of Python 3: the worse of the two.
+    // What Python 2 would import under a protocol of Python 3.
     match of_names(new_module, new_name) {
         Judgement::Harmless => known,
         other => other,
@@ -89,8 +93,8 @@ fn of_names(module: &str, name: &str) -> Judgement {
         return known;
     }
     // A module imports others, and a name may be one of them: `torch.serialization` has an `os`.
-    if let Some(known) = harmful::module(name).filter(|_| stdlib::is_stdlib(name)) {
-        return known;
+    if harmful::is_imported(name.trim_start_matches('_')) {
+        return Judgement::RunsCode;
     }
     if name.starts_with("__") && name.ends_with("__") {
         return Judgement::RunsCode;
@@ -116,9 +120,10 @@ fn dotted(module: &str, name: &str) -> Judgement {
             return Judgement::RunsCode;
         }
         // Modules import others under such names: `collections._sys`.
-        let part = part.trim_start_matches('_');
-        let known = harmful::module(part).filter(|_| stdlib::is_stdlib(part));
-        worst = known.or_else(|| harmful::name(module, part)).unwrap_or(worst);
+        if harmful::is_imported(part.trim_start_matches('_')) {
+            return Judgement::RunsCode;
+        }
+        worst = harmful::name(module, part).unwrap_or(worst);
     }
     match worst {
         Judgement::Dotted if module == "builtins" => Judgement::RunsCode,
@@ -165,6 +170,7 @@ mod tests {
             ("asyncio.unix_events", "_UnixSubprocessTransport._start", Judgement::RunsCode),
             ("pathlib", "os.system", Judgement::RunsCode),
             ("torch.serialization", "os", Judgement::RunsCode),
+            ("mypackage.code", "trace", Judgement::Unknown),
             ("torch.hub", "load", Judgement::RunsCode),
             ("torch.nn.modules.linear", "Linear", Judgement::Module),
             ("torch.nn.parameter", "Parameter", Judgement::Harmless),

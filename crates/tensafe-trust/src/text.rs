@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Texts beyond this are not read whole.
-const MOST_BYTES: u64 = 256 << 20;
+const MOST_BYTES: u64 = 64 << 20;
 
 /// Endings of files that loaders take for weights.
 const WEIGHTS: &[&str] = &[
@@ -77,8 +77,11 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
     let bytes = match input.all(MOST_BYTES) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => {
-            let text = format!("a text of more than {MOST_BYTES} bytes was not read");
-            scan.add(place, Finding::new(Rule::LimitMet, text));
+            // No loader of weights takes it, and a configuration is never so long.
+            if is_weights(name) {
+                let text = format!("a text of more than {MOST_BYTES} bytes was not read");
+                scan.add(place, Finding::new(Rule::LimitMet, text));
+            }
             return "text";
         }
         Err(error) => {
@@ -105,13 +108,6 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
         }
         "yaml" | "yml" => {
             yaml(text, place, scan);
-            for line in text.lines() {
-                if let Some((key @ ("_target_" | "_instantiator"), value)) =
-                    line.trim_start_matches(['-', ' ']).split_once(':')
-                {
-                    config::imported(key, value.trim().trim_matches(['"', '\'']), place, scan);
-                }
-            }
             "yaml"
         }
         _ if config::looks_like_json(text) && !is_weights(name) => {
@@ -129,7 +125,7 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
     }
 }
 
-/// YAML that constructs objects of Python.
+/// YAML that constructs objects of Python, or names what a framework imports.
 fn yaml(text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
     for tag in ["!!python/", "tag:yaml.org,2002:python/"] {
         if let Some(at) = text.find(tag) {
@@ -142,6 +138,13 @@ fn yaml(text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
                 .collect();
             let text = format!("the tag `{line}` makes an object of Python");
             scan.add(place, Finding::new(Rule::RunsCode, text).at(at as u64));
+        }
+    }
+    for line in text.lines() {
+        if let Some((key @ ("_target_" | "_instantiator"), value)) =
+            line.trim_start_matches(['-', ' ']).split_once(':')
+        {
+            config::imported(key, value.trim().trim_matches(['"', '\'']), place, scan);
         }
     }
 }

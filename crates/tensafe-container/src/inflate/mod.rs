@@ -40,8 +40,13 @@ pub fn decompress(source: Arc<dyn Source>, kind: Kind, limits: &Limits) -> Resul
     let source = &*source;
     let subject = format!("{kind} stream");
     let mut spill = Spill::new(source.len(), limits);
-    let mut at = 0;
+    let (mut at, mut streams) = (0, 0_u64);
     loop {
+        streams = streams.saturating_add(1);
+        if streams > limits.members {
+            let what = format_args!("streams, one behind the other, of the {subject}");
+            return Err(Error::limit(what, at, streams, limits.members, "members"));
+        }
         let end = one(source, at, kind, &subject, &mut spill)?;
         if end == source.len() {
             return spill.finish();

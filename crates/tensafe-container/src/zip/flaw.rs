@@ -48,7 +48,8 @@ flaws! {
     UnknownFlags true "unknown flags";
     /// Two members have one name.
     DuplicateName true "the name stands twice";
-    /// Two names differ in nothing but the case of letters.
+    /// Two names differ in nothing but the case of letters. A reader that looks names up without
+    /// regard to case, as miniz does unless it is told otherwise, takes either.
     CaseTwin false "the name differs from another only in case";
     /// Two members, or a member and the directory, share bytes.
     Overlap true "members overlap";

@@ -122,21 +122,19 @@ fn descriptor(source: &dyn Source, member: &Member, room: u64, flaws: &mut Flaws
         return flaws.add(flaw).map(|()| 0);
     }
     let bytes = read_up_to(source, at.min(source.len()), usize::try_from(room.min(24)).unwrap_or(24))?;
-    let signed = bytes.strip_prefix(b"PK\x07\x08");
-    // The signature is optional, and the sizes have 4 or 8 bytes: what fits is what it is.
-    for (skip, body) in signed.map(|body| (4, body)).into_iter().chain([(0, &*bytes)]) {
+    // The signature is optional, and the sizes have 4 or 8 bytes: what fits is what it is. Of no more
+    // bytes than there are, both widths fit sizes of zero alone: then the wider.
+    let signed = bytes.strip_prefix(b"PK\x07\x08").map(|body| (body, 24, 16));
+    for (body, long_bytes, short_bytes) in signed.into_iter().chain([(&*bytes, 20, 12)]) {
         if u32_at(body, 0) != Some(member.crc) {
             continue;
         }
-        let long = u64_at(body, 4) == Some(member.compressed) && u64_at(body, 12) == Some(member.bytes);
+        if u64_at(body, 4) == Some(member.compressed) && u64_at(body, 12) == Some(member.bytes) {
+            return Ok(long_bytes);
+        }
         let size = |at| u32_at(body, at).map(u64::from);
-        let short = size(4) == Some(member.compressed) && size(8) == Some(member.bytes);
-        // Sizes of zero look the same in both widths: the one that fills the room.
-        match (long, short) {
-            (true, true) if room == 12 + skip => return Ok(12 + skip),
-            (true, _) => return Ok(20 + skip),
-            (_, true) => return Ok(12 + skip),
-            _ => {}
+        if size(4) == Some(member.compressed) && size(8) == Some(member.bytes) {
+            return Ok(short_bytes);
         }
     }
     let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -183,6 +183,16 @@ fn limits_hold() {
             zeros
         );
     }
+    let streams = [gzip(b"1"), gzip(b"2")].concat();
+    assert_eq!(
+        undo_within(&streams, Kind::Gzip, &Limits::default().with_members(1)),
+        Err((
+            ErrorKind::Limit,
+            "streams, one behind the other, of the gzip stream at byte 21: found 2, the limit is 1; \
+             `Limits::members` can raise it"
+                .into()
+        ))
+    );
     let bomb = xz(&vec![0; usize::try_from(Limits::RATIO_FREE_BYTES).unwrap() + 1]);
     let (error, text) = undo(&bomb, Kind::Xz).unwrap_err();
     assert!(

@@ -62,7 +62,9 @@ def zips() -> None:
 
 def tars() -> None:
     for way in ("USTAR", "GNU", "PAX"):
-        with tarfile.open(ROOT / f"{way.lower()}.tar", "w", format=getattr(tarfile, f"{way}_FORMAT")) as archive:
+        with tarfile.open(
+            ROOT / f"{way.lower()}.tar", "w", format=getattr(tarfile, f"{way}_FORMAT")
+        ) as archive:
             for name, data in MEMBERS.items():
                 entry = tarfile.TarInfo(name)
                 entry.size = len(data)

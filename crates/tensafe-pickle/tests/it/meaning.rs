@@ -169,6 +169,19 @@ fn joblib_reads_the_array_behind_its_record_and_pickle_does_not() {
 }
 
 #[test]
+fn padding_before_an_array_ends_within_the_file() {
+    let record = format!(
+        "cjoblib.numpy_pickle\nNumpyArrayWrapper\n)R}}(Vdtype\n{DTYPE}Vshape\n(I0\ntVorder\nVC\n\
+         Vnumpy_array_alignment_bytes\nI16\nub"
+    );
+    let bytes = [b"\x80\x02", record.as_bytes(), b"\xffshort."].concat();
+    let pickle = evaluate_stream(&bytes[..], 0, Dialect::Joblib, &Limits::default());
+    let text = pickle.error().unwrap().to_string();
+    assert!(text.ends_with("0 bytes announced, 0 are left"), "{text}");
+    assert!(pickle.range().end <= bytes.len() as u64);
+}
+
+#[test]
 fn memoize_counts_the_entries_that_are_filled_as_python_does() {
     // PUT 5, then MEMOIZE: one entry is filled, so the next is number 1.
     let pickle = evaluate(b"\x80\x04]q\x05}\x94h\x010h\x05.", &Limits::default());

@@ -2,6 +2,7 @@
 
 - ``tensafe.torch``, ``.numpy``, ``.jax``, ``.flax``, ``.tensorflow``, ``.paddle``, ``.mlx``: ``load_file``,
   ``save_file`` and their kin, with the names and semantics of safetensors.
+- ``tensafe.scan``: what loading files would run, told without loading them.
 - ``tensafe.open``: a model of one or many files as a mapping of names.
 - ``tensafe.safe_open``: tensors of a file as they are asked for.
 - ``tensafe.convert``: pickle checkpoints to safetensors, without executing them; ``load_pickle`` of
@@ -26,6 +27,7 @@ from ._open import deserialize
 from ._prefetch import PrefetchLoader
 from ._safe_open import PySafeSlice, TensorMeta, safe_open
 from ._safe_open import _safe_open_handle as _safe_open_handle
+from ._scan import ScanReport, scan, scan_to
 from ._tensafe import TensorSpec, __version__, serialize, serialize_file
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "PrefetchLoader",
     "PySafeSlice",
     "SafetensorError",
+    "ScanReport",
     "Tensor",
     "TensorMeta",
     "TensorNotFoundError",
@@ -50,6 +53,8 @@ __all__ = [
     "install_as_safetensors",
     "open",
     "safe_open",
+    "scan",
+    "scan_to",
     "serialize",
     "serialize_file",
 ]

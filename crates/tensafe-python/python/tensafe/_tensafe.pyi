@@ -16,6 +16,7 @@ __all__ = [
     "deserialize",
     "load_pickle",
     "load_pickle_dlpack",
+    "scan",
     "serialize",
     "serialize_file",
     "write",
@@ -105,3 +106,11 @@ def load_pickle(source: Any, options: dict[str, Any]) -> list[tuple[str, str, li
 def load_pickle_dlpack(
     source: Any, options: dict[str, Any], raw: Sequence[str], known: Sequence[str]
 ) -> list[tuple[str, str, Any]]: ...
+def scan(
+    paths: Sequence[str | os.PathLike[str]],
+    data: Any,
+    policy: str | None,
+    crc: bool,
+    threads: int,
+    format: str,
+) -> str: ...

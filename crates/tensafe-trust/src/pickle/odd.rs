@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use tensafe_pickle::{Argument, Decoder, Id, Made, Object, Opcode, Pickle, Symbol, Value};
 
-use super::tensors::Storages;
+use super::{growth, tensors::Storages};
 
 use crate::{
     Finding, Level, Rule,
@@ -18,10 +18,6 @@ use crate::{
     symbols::{self, Judgement},
 };
 
-/// Deeper containers are more than any checkpoint nests, and more than Python's own recursion takes.
-const MOST_DEPTH: u64 = 500;
-/// A value that is walked over may have so many parts more than it has values.
-const MOST_GROWTH: f64 = 1e7;
 /// Bytes of an integer. The longest that writers write is torch's magic number.
 const MOST_INTEGER_BYTES: usize = 16;
 /// Characters of a number as text.
@@ -56,7 +52,7 @@ pub(super) fn judge(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: 
             _ => {}
         }
     }
-    growth(pickle, place, scan);
+    growth::judge(pickle, place, scan);
     instructions(input, pickle, place, scan);
 }
 
@@ -218,98 +214,6 @@ fn keys(pickle: &Pickle<'_>, entries: &[(Id, Id)], place: Place<'_>, scan: &mut 
     if huge > MOST_HUGE_KEYS {
         let text = format!("{huge} keys beyond 2^61, whose hashes Python may find equal");
         scan.add(place, Finding::new(Rule::Exhausts, text));
-    }
-}
-
-/// How deep values stand in each other, and how many there are for who walks over all of them.
-fn growth(pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
-    let mut seen: Vec<Walked> = vec![Walked::No; pickle.values().len()];
-    let (mut deepest, mut largest, mut circles) = (0u64, 0f64, false);
-    let mut stack: Vec<(Id, usize)> = Vec::new();
-    for (id, _) in pickle.entries() {
-        if !matches!(seen.get(id.index()), Some(Walked::No)) {
-            continue;
-        }
-        stack.push((id, 0));
-        while let Some((id, next)) = stack.pop() {
-            let Some(value) = pickle.value(id) else { continue };
-            if next == 0
-                && let Some(place) = seen.get_mut(id.index())
-            {
-                *place = Walked::Open;
-            }
-            if let Some(child) = child(value, next) {
-                stack.push((id, next.saturating_add(1)));
-                match seen.get(child.index()) {
-                    Some(Walked::No) => stack.push((child, 0)),
-                    Some(Walked::Open) => circles = true,
-                    _ => {}
-                }
-                continue;
-            }
-            let (mut depth, mut size) = (0u64, 1f64);
-            for at in 0..next {
-                let below = child(value, at).and_then(|child| seen.get(child.index()));
-                if let Some(Walked::Done { depth: d, size: s }) = below {
-                    depth = depth.max(d.saturating_add(1));
-                    size += s;
-                }
-            }
-            deepest = deepest.max(depth);
-            largest = largest.max(size);
-            if let Some(place) = seen.get_mut(id.index()) {
-                *place = Walked::Done { depth, size };
-            }
-        }
-    }
-    if deepest > MOST_DEPTH {
-        scan.add(
-            place,
-            Finding::new(Rule::Exhausts, format!("values stand in each other {deepest} levels deep")),
-        );
-    }
-    if largest > MOST_GROWTH && largest > 100.0 * seen.len() as f64 {
-        let text = format!("{} values become {largest:.0e} for who walks over them", seen.len());
-        scan.add(place, Finding::new(Rule::Exhausts, text));
-    }
-    if circles {
-        let finding = Finding::new(Rule::OddStream, "a value holds itself").leveled(Level::Note);
-        scan.add(place, finding);
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Walked {
-    No,
-    Open,
-    Done { depth: u64, size: f64 },
-}
-
-/// The `at`-th value that a value holds.
-fn child(value: &Value<'_>, at: usize) -> Option<Id> {
-    let of_pairs = |entries: &[(Id, Id)], at: usize| {
-        let (key, value) = entries.get(at / 2)?;
-        Some(if at.is_multiple_of(2) { *key } else { *value })
-    };
-    match value {
-        Value::Tuple(items) | Value::List(items) | Value::Set(items) | Value::FrozenSet(items) => {
-            items.get(at).copied()
-        }
-        Value::Dict(entries) => of_pairs(entries, at),
-        // Attributes that lead back to their owner are usual, so that states are not walked.
-        Value::Object(object) => match at {
-            0 => Some(object.arguments),
-            at => {
-                let at = at.saturating_sub(1);
-                object
-                    .items
-                    .get(at)
-                    .copied()
-                    .or_else(|| of_pairs(&object.entries, at.checked_sub(object.items.len())?))
-            }
-        },
-        Value::Persistent(id) => (at == 0).then_some(*id),
-        _ => None,
     }
 }
 

@@ -24,6 +24,20 @@ pub(super) fn module(module: &str) -> Option<Judgement> {
     BELOW.iter().find(|(known, _)| below(known, module)).map(|(_, judgement)| *judgement)
 }
 
+/// Whether an attribute of this name is a module that was imported: a word that hardly names anything
+/// else.
+pub(super) fn is_imported(name: &str) -> bool {
+    IMPORTED.binary_search(&name).is_ok()
+}
+
+#[rustfmt::skip]
+const IMPORTED: &[&str] = &[
+    "asyncio", "builtins", "cloudpickle", "codecs", "concurrent", "ctypes", "dill", "distutils", "ftplib", "functools",
+    "httplib", "imp", "importlib", "inspect", "marshal", "multiprocessing", "nt", "os", "pathlib", "pickle",
+    "pkgutil", "posix", "posixpath", "pty", "requests", "runpy", "setuptools", "shutil", "smtplib", "socket", "sqlite3",
+    "subprocess", "sys", "tempfile", "threading", "types", "urllib", "webbrowser", "zipimport",
+];
+
 #[rustfmt::skip]
 const NAMES: &[(&str, &[&str], Judgement)] = &[
     ("_codecs", &["lookup", "register", "register_error"], RunsCode),
@@ -163,10 +177,11 @@ const BELOW: &[(&str, Judgement)] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::{NAMES, TOPS};
+    use super::{IMPORTED, NAMES, TOPS};
 
     #[test]
     fn the_tables_are_sorted() {
+        assert!(IMPORTED.is_sorted());
         assert!(NAMES.is_sorted_by(|a, b| a.0 <= b.0));
         assert!(TOPS.is_sorted_by(|a, b| a.0 < b.0), "{:?}", TOPS.windows(2).find(|w| w[0].0 >= w[1].0));
         assert!(TOPS.iter().all(|(name, _)| !name.contains('.')));

@@ -81,6 +81,15 @@ fn bytes_before_an_archive_are_told_and_judged() {
     assert!(rules("m.zip", &bytes).contains(&Rule::RunsCode));
 }
 
+/// `G` is the mark of GGUF, and of a float to a pickle.
+#[test]
+fn other_formats_that_are_pickles_too_are_told() {
+    let mut bytes = b"GGUF\x03\0\0\0\0".to_vec();
+    bytes.extend(PAYLOAD);
+    let found = rules("m.gguf", &bytes);
+    assert!(found.contains(&Rule::Polyglot) && found.contains(&Rule::RunsCode), "{found:?}");
+}
+
 #[test]
 fn arrays_of_objects_are_pickles() {
     let npy = |descr: &str, data: &[u8]| {
@@ -129,6 +138,10 @@ fn plain_text_and_pictures_are_clean() {
         ("config.json", b"{\"hidden_size\": 8}"),
         ("vocab.txt", "caf\u{e9}\n".as_bytes()),
         ("empty.txt", b""),
+        (
+            "tokenizer.model",
+            b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02\n\x0a\n\x03\xe2\x96\x81\x15\0\0\0\0\x12\x02\x08\x01",
+        ),
         ("logo.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"),
         ("chat_template.jinja", b"{% for m in messages %}{{ m['content'] }}{% endfor %}"),
     ] {
@@ -250,6 +263,21 @@ fn directories_are_walked_in_order_and_links_stay_inside() {
         ("gone.pkl", Verdict::Unreadable),
     ];
     assert_eq!(seen, expected.map(|(name, verdict)| (name.to_owned(), verdict)));
+}
+
+/// The cache of the hub: a snapshot is made of links to blobs beside it.
+#[cfg(unix)]
+#[test]
+fn snapshots_of_the_hub_are_followed_to_their_blobs() {
+    let place = tempfile::tempdir().unwrap();
+    let model = place.path().join("models--a--b");
+    let snapshot = model.join("snapshots/0123");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::create_dir_all(model.join("blobs")).unwrap();
+    fs::write(model.join("blobs/ff"), PAYLOAD).unwrap();
+    std::os::unix::fs::symlink("../../blobs/ff", snapshot.join("pytorch_model.bin")).unwrap();
+    let report = scan([&snapshot], &ScanOptions::default());
+    assert_eq!(shown(&report.files[0].findings), ["error TS-101 @0 os.system"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod corpus;
 mod formats;
 mod pickles;
 mod reports;
+mod robust;
 
 use tensafe_trust::{Finding, ScanOptions, scan_bytes};
 
