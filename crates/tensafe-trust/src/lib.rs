@@ -6,7 +6,8 @@
 //! - What a pickle would import or call is judged by a list of what is known to be harmless.
 //!   Anything else is a finding, and what is known to run code is an error.
 //! - What could not be understood is *inconclusive*, never clean.
-//! - Nothing is executed, imported, or loaded. The bytes of tensors are not read.
+//! - Nothing is executed, imported, or loaded. Of tensors the first bytes are read, and more where
+//!   they look like what a loader would take.
 //!
 //! ```
 //! use tensafe_trust::{ScanOptions, Verdict, scan_bytes};

@@ -59,7 +59,8 @@ struct Shared<'c> {
 }
 
 impl Conversion {
-    /// Writes the files: all of them, or none.
+    /// Writes the files. Each is there as a whole or not at all; they are put in place one after another
+    /// when all bytes are written, the index last.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) where no tensor is left,
