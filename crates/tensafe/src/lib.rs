@@ -22,10 +22,46 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Convert a checkpoint that is a pickle, without executing it:
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use tensafe::{ConvertOptions, Dtype};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let (input, output) = (directory.path().join("checkpoint.pkl"), directory.path().join("model.safetensors"));
+//! // By hand, a pickle of {"step": 3, "weight": …}: an array of numpy, 2 × 2 bytes.
+//! let mut pickle = b"\x80\x04}(\x8c\x04stepK\x03\x8c\x06weight".to_vec();
+//! pickle.extend(b"cnumpy.core.numeric\n_frombuffer\n(C\x04\x01\x02\x03\x04");
+//! pickle.extend(b"cnumpy\ndtype\n\x8c\x02u1\x89\x88\x87R(K\x03\x8c\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb");
+//! pickle.extend(b"K\x02K\x02\x86\x8c\x01CtRu.");
+//! std::fs::write(&input, pickle)?;
+//!
+//! let mut go_on = |_| ControlFlow::Continue(());
+//! let conversion = tensafe::convert(&input, &output, &ConvertOptions::default(), &mut go_on)?;
+//! assert_eq!(conversion.checkpoint().values()[0].path, ["step"]);
+//!
+//! let model = tensafe::open(&output)?;
+//! let (file, info) = model.find("weight")?;
+//! assert_eq!((info.dtype(), info.shape()), (Dtype::U8, &[2, 2][..]));
+//! assert_eq!(&*file.tensor("weight")?, [1, 2, 3, 4]);
+//!
+//! // A pickle that would run something is refused; a scan tells what it would run.
+//! std::fs::write(&input, b"cos\nsystem\n(S'id'\ntR.")?;
+//! assert!(tensafe::convert(&input, &output, &ConvertOptions::default(), &mut go_on).is_err());
+//! let report = tensafe::trust::scan([&input], &Default::default());
+//! assert!(report.reaches(tensafe::trust::Level::Error));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - [`convert()`] writes the tensors of a checkpoint to safetensors files, [`load`] reads them into
+//!   memory; [`Pickled`] is the open checkpoint and [`Conversion`] the plan.
+//! - [`trust`] is `tensafe-trust`: it tells what loading a file would run, before it is loaded.
+//!
 //! This crate re-exports the public types of `tensafe-format` (bytes to header to byte runs),
-//! `tensafe-io` (sources, memory, the atomic writer) and `tensafe-model` (many files as one), and
-//! adds the two functions above; [`trust`] is `tensafe-trust`, which scans files before they are
-//! loaded. Use those crates directly for less: `tensafe-format` is `no_std`.
+//! `tensafe-io` (sources, memory, the atomic writer), `tensafe-model` (many files as one, other
+//! formats converted) and `tensafe-trust` (the scanner), and adds [`open()`] and [`save`]. Use those
+//! crates directly for less: `tensafe-format` is `no_std`.
 //!
 //! # What this crate does not do
 //! It does not compute: tensors are bytes with a dtype and a shape. It does not execute pickles:
