@@ -146,9 +146,20 @@ def test_report_and_sidecar_are_written(checkpoint: Path, tmp_path: Path) -> Non
     assert json.loads(report.read_text()) == told
     values = json.loads(sidecar.read_text())
     assert values["epoch"] == 3 and values["optimizer"]["param_groups"] == [{"lr": 0.1}]
+    other = tmp_path / "other.safetensors"
     with pytest.raises(FileExistsError):
-        tensafe.convert(checkpoint, tmp_path / "other.safetensors", report=report)
-    assert not (tmp_path / "other.safetensors").exists()
+        tensafe.convert(checkpoint, other, report=report)
+    with pytest.raises(tensafe.UsageError, match="it is the output"):
+        tensafe.convert(checkpoint, other, sidecar=other, overwrite=True)
+    assert not other.exists()
+    program = [str(Path(sys.executable).parent / "tensafe"), "convert", str(checkpoint), str(other)]
+    for options in (["--report", str(report)], ["--sidecar", str(other), "--force"]):
+        done = subprocess.run([*program, *options], capture_output=True, text=True)
+        assert done.returncode == 2 and not other.exists(), done
+    tensafe.convert(
+        checkpoint, other, report=tmp_path / "new" / "deep" / "report.json", progress=lambda *_: 0
+    )
+    assert other.exists() and (tmp_path / "new" / "deep" / "report.json").exists()
 
 
 def test_load_pickle_takes_paths_bytes_and_file_objects(checkpoint: Path) -> None:

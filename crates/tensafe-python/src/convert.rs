@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
-    types::{PyDict, PyList, PyString},
+    types::{PyBool, PyDict, PyList, PyString},
 };
 use tensafe::{
     Buffer, ConvertOptions, Dtype, MemorySource, Pickled, PickledOptions, PlannedTensor, Progress, Source,
@@ -108,7 +108,8 @@ impl Told {
             py.check_signals()?;
             let Some(progress) = &self.progress else { return Ok(true) };
             let said = progress.call1(py, (at.done, at.total))?;
-            Ok(said.is_none(py) || said.is_truthy(py)?)
+            // `False` alone: a function that returns a count of its own goes on.
+            Ok(!said.bind(py).is(PyBool::new(py, false)))
         });
         match said {
             Ok(true) => ControlFlow::Continue(()),

@@ -183,6 +183,10 @@ fn converted(args: &ConvertArgs, options: &ConvertOptions) -> Result<Conversion,
         conversion.has_tensors()?;
         return Ok(conversion);
     }
+    // Refused before anything is written, not after.
+    for path in [&args.sidecar, &args.report].into_iter().flatten() {
+        beside_output(path, &conversion, args.force)?;
+    }
     let cancelled = watch_interrupts();
     let bar = Bar::new(conversion.bytes());
     let written = conversion.write(&mut |progress| {
@@ -200,6 +204,27 @@ fn converted(args: &ConvertArgs, options: &ConvertOptions) -> Result<Conversion,
     Ok(conversion)
 }
 
+/// Whether a file can be written beside the output: it is none of its files, its directory can be
+/// made, and nothing is there that must not be replaced.
+fn beside_output(path: &Path, conversion: &Conversion, overwrite: bool) -> Result<(), Error> {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let files = conversion.files().iter().map(|file| file.path.as_path());
+    if files.chain(conversion.index()).any(|file| whole(file) == whole(path)) {
+        return Err(Error::usage(&path.display().to_string(), "it is a file of the output"));
+    }
+    let refused = |doing, error| Error::from(tensafe::FileError::from_os(doing, path, error));
+    if !overwrite && path.symlink_metadata().is_ok() {
+        return Err(refused("write", std::io::Error::from_raw_os_error(FILE_EXISTS)));
+    }
+    match path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        Some(directory) => fs::create_dir_all(directory).map_err(|e| refused("make the directory of", e)),
+        None => Ok(()),
+    }
+}
+
+/// `EEXIST`, the same number on Unix; Windows has words of its own for it.
+const FILE_EXISTS: i32 = if cfg!(windows) { 80 } else { 17 };
+
 /// Where the output goes if nobody says: beside the input, under the name that loaders look for.
 fn beside(input: &Path) -> PathBuf {
     if input.is_dir() {
@@ -213,10 +238,6 @@ fn beside(input: &Path) -> PathBuf {
 }
 
 fn write_json(path: &Path, value: &Json, overwrite: bool) -> Result<(), Error> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        let failed = |e| tensafe::FileError::from_os("make the directory", directory, e);
-        fs::create_dir_all(directory).map_err(failed)?;
-    }
     let text = format!("{value:#}\n");
     let options = ReplaceOptions::default().with_overwrite(overwrite);
     let mut sink = FileSink::create(path, text.len() as u64, options)?;

@@ -144,7 +144,10 @@ fn hint(input: &Input, error: &tensafe::Error) -> Option<String> {
         return Some("`--lenient` reads it as the reference implementation does".to_owned());
     }
     if let Some(what) = error.as_file().and_then(|e| e.path()).and_then(foreign) {
-        return Some(format!("the file looks like {what}"));
+        let pickles = ["pickle", "zip", "numpy"].iter().any(|word| what.contains(word));
+        let way =
+            if pickles { format!("; `tensafe convert {label}` reads such files") } else { String::new() };
+        return Some(format!("the file looks like {what}{way}"));
     }
     match error.kind() {
         ErrorKind::Format | ErrorKind::Limit => {

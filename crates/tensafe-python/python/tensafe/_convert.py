@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _tensafe
+from ._errors import UsageError
 
 
 def convert(
@@ -51,9 +53,15 @@ def convert(
     """
     source = Path(os.fsdecode(input))
     target = os.fspath(output) if output is not None else os.fspath(_beside(source))
+    # Refused before anything is written, not after.
     for path in (report, sidecar):
-        if path is not None and not overwrite and os.path.exists(path):
-            raise FileExistsError(f"{os.fspath(path)}: File exists; overwrite=True replaces it")
+        if path is None:
+            continue
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "File exists; overwrite=True replaces it", os.fspath(path))
+        if os.path.abspath(path) == os.path.abspath(target):
+            raise UsageError(f"{os.fspath(path)}: it is the output")
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     options = _options(
         select=_texts(select),
         exclude=_texts(exclude),
