@@ -122,25 +122,35 @@ impl<'t> Gather<'t> {
             base += stride(dimension) * i128::from(*place);
         }
         // The dimensions of the piece: length, step in the source, step in the piece (elements).
-        let mut dimensions: Vec<(u64, i128, u64)> = Vec::new();
-        let mut packed = 1u64;
+        let mut dimensions: Vec<(u64, i128, i128)> = Vec::new();
+        let mut packed = 1i128;
         for dimension in (cut..tensor.shape.len()).rev() {
             let length = tensor.shape.get(dimension).copied().unwrap_or(1);
             dimensions.push((length, stride(dimension), packed));
-            packed = packed.saturating_mul(length);
+            packed = packed.saturating_mul(i128::from(length));
         }
         if let Some(dimension) = cut.checked_sub(1) {
             base += stride(dimension) * i128::from(step);
             dimensions.push((taken, stride(dimension), packed));
         }
         dimensions.retain(|(length, ..)| *length != 1);
+        // What goes backwards over the source is walked from its end, so that reading ahead helps.
+        let mut first = 0i128;
+        for (length, stride, packed) in &mut dimensions {
+            if *stride < 0 {
+                let last = i128::from(length.saturating_sub(1));
+                base += *stride * last;
+                first += *packed * last;
+                (*stride, *packed) = (-*stride, -*packed);
+            }
+        }
         // The longest step of the source is walked last.
         dimensions.sort_by_key(|(_, stride, _)| std::cmp::Reverse(stride.unsigned_abs()));
         // Neighbours in the source that are neighbours in the piece, too, are one run.
         let mut run = 1u64;
         while let Some((length, stride, packed)) = dimensions.last().copied()
             && stride == i128::from(run)
-            && packed == run
+            && packed == i128::from(run)
         {
             run = run.saturating_mul(length);
             dimensions.pop();
@@ -153,13 +163,13 @@ impl<'t> Gather<'t> {
         let mut places = vec![0u64; dimensions.len()];
         let lengths: Vec<u64> = dimensions.iter().map(|(length, ..)| *length).collect();
         loop {
-            let (mut from, mut to) = (base, 0u64);
+            let (mut from, mut to) = (base, first);
             for (place, (_, stride, packed)) in places.iter().zip(&dimensions) {
                 from += stride * i128::from(*place);
-                to = to.saturating_add(packed.saturating_mul(*place));
+                to += packed * i128::from(*place);
             }
             let from = u64::try_from(from).unwrap_or(u64::MAX).saturating_mul(width);
-            let to = usize::try_from(to.saturating_mul(width)).unwrap_or(usize::MAX);
+            let to = usize::try_from(to.saturating_mul(i128::from(width))).unwrap_or(usize::MAX);
             let end = to.saturating_add(run_bytes);
             window.read(from, out.get_mut(to..end).unwrap_or_default())?;
             if !advance(&mut places, &lengths) {
@@ -199,9 +209,19 @@ fn advance(index: &mut [u64], lengths: &[u64]) -> bool {
     false
 }
 
-/// Flips the sign bits of little-endian floats: of all, or of the imaginary parts alone.
+/// Negates little-endian numbers: all, or the imaginary parts alone. Floats have a sign bit, integers
+/// the complement of two.
 fn negate(memory: &mut [u8], element: Element, imaginary: bool) {
     let width = swapped_bytes(element);
+    if !imaginary && is_integer(element) {
+        for number in memory.chunks_exact_mut(width) {
+            let mut carry = true;
+            for byte in number {
+                (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));
+            }
+        }
+        return;
+    }
     let complex = matches!(element, Element::C32 | Element::C64 | Element::C128);
     if imaginary && !complex {
         return;
@@ -211,6 +231,11 @@ fn negate(memory: &mut [u8], element: Element, imaginary: bool) {
             *last ^= 0x80;
         }
     }
+}
+
+fn is_integer(element: Element) -> bool {
+    use Element::{I8, I16, I32, I64, QI8, QI32, QU8, U8, U16, U32, U64};
+    matches!(element, I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64 | QI8 | QU8 | QI32)
 }
 
 /// Reads of the source: one at a time, or ahead where the next will be close.

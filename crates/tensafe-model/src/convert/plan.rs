@@ -92,7 +92,7 @@ impl Conversion {
         let refused = |refusal| Error::refused(pickled.path(), refusal);
         let mut tensors: Vec<PlannedTensor> = Vec::new();
         let mut left_out = Vec::new();
-        let mut aliases = BTreeMap::new();
+        let mut aliases = Vec::new();
         let owners = owners(&pickled, &names, options);
         for (place, found) in pickled.tensors.iter().enumerate() {
             if !names.takes(&found.name) {
@@ -100,7 +100,7 @@ impl Conversion {
                 continue;
             }
             if let Some(owner) = owners.get(&place).and_then(|owner| pickled.tensors.get(*owner)) {
-                aliases.insert(names.renamed(&found.name), names.renamed(&owner.name));
+                aliases.push((names.renamed(&found.name), names.renamed(&owner.name)));
                 continue;
             }
             tensors.push(planned(found, place, &names, options).map_err(refused)?);
@@ -115,7 +115,7 @@ impl Conversion {
         let mut all: Vec<&str> = tensors
             .iter()
             .map(|tensor| tensor.name.as_str())
-            .chain(aliases.keys().map(String::as_str))
+            .chain(aliases.iter().map(|(alias, _)| alias.as_str()))
             .collect();
         all.sort_unstable();
         if let Some(pair) = all.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -124,7 +124,7 @@ impl Conversion {
         Ok(Self {
             tensors,
             files: Vec::new(),
-            aliases,
+            aliases: aliases.into_iter().collect(),
             left_out,
             index: None,
             output: target(output),

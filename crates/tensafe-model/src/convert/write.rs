@@ -4,6 +4,7 @@ use std::{
     fs,
     num::NonZeroUsize,
     ops::ControlFlow,
+    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,8 +15,8 @@ use std::{
 use tensafe_format::ShardIndex;
 use tensafe_io::{Buffer, FileSink, ReplaceOptions, Sink, copy_range, read_parallel};
 
-use super::{Conversion, PlannedTensor};
-use crate::{Error, gather::Gather};
+use super::{Conversion, PlannedTensor, options::Names};
+use crate::{Error, ErrorKind, gather::Gather};
 
 /// Bytes that one job copies: between two the progress is told.
 const JOB_BYTES: u64 = 32 << 20;
@@ -59,8 +60,7 @@ struct Shared<'c> {
 }
 
 impl Conversion {
-    /// Writes the files. Each is there as a whole or not at all; they are put in place one after another
-    /// when all bytes are written, the index last.
+    /// Writes the files: all of them, or none.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) where no tensor is left,
@@ -71,10 +71,22 @@ impl Conversion {
     /// See [`convert`](crate::convert::convert).
     pub fn write(&self, progress: OnProgress<'_>) -> Result<(), Error> {
         self.has_tensors()?;
-        if let Some(directory) = self.output.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            let failed = |e| tensafe_io::Error::from_os("make the directory", directory, e);
-            fs::create_dir_all(directory).map_err(failed)?;
+        let Some(directory) = self.output.parent().filter(|directory| !directory.as_os_str().is_empty())
+        else {
+            return self.write_files(progress);
+        };
+        let missing: Vec<&Path> = directory.ancestors().take_while(|above| !above.exists()).collect();
+        let failed = |e| Error::from(tensafe_io::Error::from_os("make the directory", directory, e));
+        let made = fs::create_dir_all(directory).map_err(failed);
+        let written = made.and_then(|()| self.write_files(progress));
+        if written.is_err() {
+            // Those that somebody uses by now are not empty, and stay.
+            missing.iter().for_each(|made| drop(fs::remove_dir(made)));
         }
+        written
+    }
+
+    fn write_files(&self, progress: OnProgress<'_>) -> Result<(), Error> {
         let replace = ReplaceOptions::default()
             .with_durable(self.options.durable)
             .with_overwrite(self.options.overwrite);
@@ -159,7 +171,11 @@ impl Conversion {
             let mut result = shared.drain(&mut tell);
             for other in others {
                 let joined = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                result = result.and(joined);
+                result = match (result, joined) {
+                    // Whoever was stopped does not know why: the one that failed does.
+                    (Err(stopped), Err(failed)) if stopped.kind() == ErrorKind::Cancelled => Err(failed),
+                    (result, joined) => result.and(joined),
+                };
             }
             result.and_then(|()| tell())
         })
@@ -168,6 +184,7 @@ impl Conversion {
     /// Reads the tensors into memory.
     pub(super) fn read(self, progress: OnProgress<'_>) -> Result<Vec<(PlannedTensor, Buffer)>, Error> {
         let total = self.tensors.iter().fold(0u64, |all, tensor| all.saturating_add(tensor.bytes));
+        let names = Names::new(&self.options)?;
         let mut done = 0u64;
         let mut read = Vec::with_capacity(self.tensors.len());
         for tensor in &self.tensors {
@@ -191,7 +208,8 @@ impl Conversion {
                 return Err(Error::cancelled());
             }
             for name in &tensor.aliases {
-                let alias = PlannedTensor { name: name.clone(), found: name.clone(), ..tensor.clone() };
+                let alias =
+                    PlannedTensor { name: names.renamed(name), found: name.clone(), ..tensor.clone() };
                 read.push((alias, buffer.clone()));
             }
             read.push((tensor.clone(), buffer));

@@ -25,6 +25,20 @@ const MOST_KEY_PARTS: usize = 64;
 
 pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A key of a dict: a part of a name, and what tells it from other keys, which may have the same
+/// spelling.
+struct Key {
+    name: String,
+    identity: String,
+}
+
+impl Key {
+    fn new(kind: &str, name: String) -> Self {
+        let identity = format!("{kind} {name}");
+        Self { name, identity }
+    }
+}
+
 /// One pickle of a checkpoint, on its way into a [`Pickled`].
 pub(super) struct Walk<'w, 'p> {
     pub(super) pickle: &'w Pickle<'p>,
@@ -158,18 +172,18 @@ impl<'w> Walk<'w, '_> {
         level: usize,
     ) -> Result<Option<Json>> {
         let mut order: Vec<(String, Id)> = Vec::with_capacity(entries.len());
-        let mut places: HashMap<(String, bool), usize> = HashMap::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         for (key, value) in entries {
-            let key = self.key(*key, path, &mut MOST_KEY_PARTS.clone())?;
-            match places.get(&key) {
+            let Key { name, identity } = self.key(*key, path, &mut MOST_KEY_PARTS.clone())?;
+            match places.get(&identity) {
                 Some(place) => {
                     if let Some(entry) = order.get_mut(*place) {
                         entry.1 = *value;
                     }
                 }
                 None => {
-                    places.insert(key.clone(), order.len());
-                    order.push((key.0, *value));
+                    places.insert(identity, order.len());
+                    order.push((name, *value));
                 }
             }
         }
@@ -194,8 +208,7 @@ impl<'w> Walk<'w, '_> {
         Ok(None)
     }
 
-    /// A key as a part of a name, and whether it is text.
-    fn key(&self, id: Id, path: &[String], parts: &mut usize) -> Result<(String, bool)> {
+    fn key(&self, id: Id, path: &[String], parts: &mut usize) -> Result<Key> {
         let Some(left) = parts.checked_sub(1) else {
             return self.refuse(Refusal::Key { path: path.join("."), kind: "a tuple of more than 64 parts" });
         };
@@ -203,29 +216,33 @@ impl<'w> Walk<'w, '_> {
         let value = self.pickle.value(id);
         let meaning = self.pickle.meaning(id);
         Ok(match (value, meaning) {
-            (Some(Value::Str(text)), _) => (text.clone().into_owned(), true),
+            (Some(Value::Str(text)), _) => Key::new("text", text.clone().into_owned()),
             (Some(Value::Bytes(bytes)), _) if std::str::from_utf8(bytes).is_ok() => {
-                (String::from_utf8_lossy(bytes).into_owned(), true)
+                Key::new("bytes", String::from_utf8_lossy(bytes).into_owned())
             }
             // Python takes 1, 1.0 and True for one key.
-            (Some(Value::Int(value)), _) => (value.to_string(), false),
-            (Some(Value::Bool(value)), _) => (i64::from(*value).to_string(), false),
-            (Some(Value::None), _) => ("None".to_owned(), false),
-            (Some(Value::Float(value)), _) => (format!("{value}"), false),
+            (Some(Value::Int(value)), _) => Key::new("number", value.to_string()),
+            (Some(Value::Bool(value)), _) => Key::new("number", i64::from(*value).to_string()),
+            (Some(Value::None), _) => Key::new("none", "None".to_owned()),
+            (Some(Value::Float(value)), _) => Key::new("number", format!("{value}")),
             (Some(Value::Tuple(items)), _) => {
-                let mut texts = Vec::new();
+                let (mut names, mut identities) = (Vec::new(), Vec::new());
                 for item in items {
-                    texts.push(self.key(*item, path, parts)?.0);
+                    let Key { name, identity } = self.key(*item, path, parts)?;
+                    names.push(name);
+                    // With its length, so that no text can pass for two parts.
+                    identities.push(format!("{}:{identity}", identity.len()));
                 }
-                (format!("({})", texts.join(", ")), false)
+                let identity = format!("tuple {}", identities.concat());
+                Key { name: format!("({})", names.join(", ")), identity }
             }
-            (_, Ok(Meaning::Named { text, .. })) => (text, false),
-            (Some(Value::Symbol(symbol)), _) => (symbol.to_string(), false),
+            (_, Ok(Meaning::Named { text, .. })) => Key::new("name", text),
+            (Some(Value::Symbol(symbol)), _) => Key::new("name", symbol.to_string()),
             (_, Ok(Meaning::Scalar(array))) => {
                 let text = values::plain(&Meaning::Scalar(array)).map(|value| value.to_string());
-                (text.unwrap_or_default(), false)
+                Key::new("number", text.unwrap_or_default())
             }
-            _ if self.options.salvage => (format!("#{id:?}"), false),
+            _ if self.options.salvage => Key::new("value", format!("#{id:?}")),
             (value, _) => {
                 let kind = value.map_or("nothing", Value::kind);
                 return self.refuse(Refusal::Key { path: path.join("."), kind });

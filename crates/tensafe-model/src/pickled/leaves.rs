@@ -34,7 +34,7 @@ impl<'w> Walk<'w, '_> {
         let storage = self.find(&tensor.storage, path)?;
         let name = name_of(path);
         let Some(element) = tensor.element.or(storage.element) else {
-            return self.refuse(Refusal::Empty { path: name, symbol: "a storage without a type".into() });
+            return self.refuse(Refusal::Typeless { path: name });
         };
         // A storage without a type counts bytes; a view of another type counts its own elements.
         let bytes = storage.count.saturating_mul(storage.element.map_or(1, Element::bytes));
@@ -44,7 +44,10 @@ impl<'w> Walk<'w, '_> {
             let (first, end) = (extent.start, extent.end);
             return self.refuse(Refusal::Beyond { path: name, first, end, elements });
         }
-        // Views are of the storage's own type: elements before them are of one size.
+        // The start of a view counts elements of the storage, the offset those of the tensor.
+        if storage.start > 0 && storage.element.map_or(1, Element::bytes) != element.bytes() {
+            return self.refuse(Refusal::View { path: name });
+        }
         let Some(offset) = storage.start.checked_add(tensor.offset) else {
             return self.refuse(Refusal::Overflow { path: name });
         };
@@ -198,14 +201,12 @@ impl<'w> Walk<'w, '_> {
             ArrayData::File { name } => self.array_file(name, path),
             // What an array of objects holds is walked over as a list.
             ArrayData::Objects(_) | ArrayData::Bytes(_) if array.number.has_objects => {
-                if self.options.salvage {
-                    self.note(path, "left out: an array of Python's objects");
-                    return Ok(Some(Json::Null));
-                }
-                self.refuse(Refusal::Array { path: path.join("."), number: "Python's objects".into() })
+                let number = "Python's objects".into();
+                self.take_array(Err(Refusal::Array { path: path.join("."), number }), path)
             }
             ArrayData::Objects(_) => {
-                self.refuse(Refusal::Array { path: path.join("."), number: "no numbers".into() })
+                let number = "no numbers".into();
+                self.take_array(Err(Refusal::Array { path: path.join("."), number }), path)
             }
             ArrayData::Bytes(bytes) => {
                 let source = open::bytes_source(&self.stream, bytes)?;

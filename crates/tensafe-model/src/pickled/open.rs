@@ -422,8 +422,9 @@ impl<'o> Opening<'o> {
             }
             let inner = zip.read(other).map_err(failed)?;
             if detect(inner.as_ref()).map_err(failed)? == Kind::Pickle {
-                let stream = SourceStream::new(Arc::clone(&inner));
-                let pickle = evaluate_stream(stream, 0, Dialect::Plain, &self.options.limits);
+                let mut stream = SourceStream::new(Arc::clone(&inner));
+                let pickle = evaluate_stream(&mut stream, 0, Dialect::Plain, &self.options.limits);
+                self.met(&mut stream)?;
                 let at = if member.is_empty() { String::new() } else { format!("{member}!") };
                 self.judge(&inner, &pickle, &format!("{at}{}", other.name()), script)?;
             }
@@ -446,7 +447,7 @@ impl<'o> Opening<'o> {
             other => {
                 let why =
                     format!("the member `byteorder` says {}", String::from_utf8_lossy(other).escape_debug());
-                self.refuse(source, Refusal::Index { why })
+                self.refuse(source, Refusal::Archive { why })
             }
         }
     }
@@ -468,14 +469,15 @@ impl<'o> Opening<'o> {
             (named("pickle"), named("storages"), named("tensors"), named("sys_info"))
         {
             let info = window(info)?;
-            let stream = SourceStream::new(Arc::clone(&info));
-            let sizes = evaluate_stream(stream, 0, Dialect::Plain, &self.options.limits);
+            let mut stream = SourceStream::new(Arc::clone(&info));
+            let sizes = evaluate_stream(&mut stream, 0, Dialect::Plain, &self.options.limits);
+            self.met(&mut stream)?;
             self.judge(&info, &sizes, "sys_info", false)?;
             return self.numbered(&window(pickle)?, &window(storages)?, &window(tensors)?, prefix, member);
         }
         if let Some(flaw) = tar.flaws().first() {
             let why = flaw.to_string();
-            return self.refuse(source, Refusal::Index { why });
+            return self.refuse(source, Refusal::Archive { why });
         }
         let single = files.len() == 1;
         for entry in files {
@@ -544,7 +546,12 @@ impl<'o> Opening<'o> {
             let name = path.join(".");
             let Some(element) = element_of(info.dtype()) else {
                 let number = info.dtype().name().to_owned();
-                return self.refuse(source, Refusal::Array { path: name, number });
+                let refusal = Refusal::Array { path: name, number };
+                if self.options.salvage {
+                    self.pickled.notes.push(refusal.to_string());
+                    continue;
+                }
+                return self.refuse(source, refusal);
             };
             let mut strides = vec![1i64; info.shape().len()];
             for dimension in (1..strides.len()).rev() {

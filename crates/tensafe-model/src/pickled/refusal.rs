@@ -24,6 +24,8 @@ pub(crate) enum Refusal {
     Meaning { path: String, source: MeaningError },
     /// A tensor without data.
     Empty { path: String, symbol: String },
+    /// A tensor of bytes that nobody says the type of.
+    Typeless { path: String },
     /// A reference to what is not there.
     Persistent { path: String },
     /// A storage that the container does not hold.
@@ -34,6 +36,8 @@ pub(crate) enum Refusal {
     StorageCompressed { path: String, key: String },
     /// A tensor that leaves its storage.
     Beyond { path: String, first: u64, end: u64, elements: u64 },
+    /// A tensor of another type than the view that it stands on.
+    View { path: String },
     /// A tensor whose places overflow, or lie before its storage.
     Overflow { path: String },
     /// An element that the format has no dtype for.
@@ -60,8 +64,8 @@ pub(crate) enum Refusal {
     Crc { member: String, found: u32, needed: u32 },
     /// More than one member could be the checkpoint's.
     Roots { names: Vec<String> },
-    /// An index that cannot be read.
-    Index { why: String },
+    /// An archive whose parts contradict each other.
+    Archive { why: String },
 }
 
 impl Refusal {
@@ -121,6 +125,9 @@ impl fmt::Display for Refusal {
             Self::Empty { path, symbol } => {
                 write!(f, "{}: `{symbol}` makes a tensor without data; `salvage` leaves it out", At(path))
             }
+            Self::Typeless { path } => {
+                write!(f, "{}: neither the tensor nor its storage says what its elements are", At(path))
+            }
             Self::Persistent { path } => write!(f, "{}: refers to something outside of the file", At(path)),
             Self::NoStorage { path, key } => {
                 write!(f, "{}: storage `{}` is not in the file", At(path), Quoted(key))
@@ -142,6 +149,9 @@ impl fmt::Display for Refusal {
             Self::Beyond { path, first, end, elements } => {
                 write!(f, "{}: touches elements {first}..{end} of a storage that has {elements}", At(path))
             }
+            Self::View { path } => {
+                write!(f, "{}: a view of a storage whose elements are of another size", At(path))
+            }
             Self::Overflow { path } => {
                 write!(f, "{}: shape, strides and offset lead out of 64 bits or before the storage", At(path))
             }
@@ -151,7 +161,7 @@ impl fmt::Display for Refusal {
                 At(path)
             ),
             Self::Array { path, number } => {
-                write!(f, "{}: an array of {number} is no tensor; `select` can leave it out", At(path))
+                write!(f, "{}: an array of {number} is no tensor; `salvage` leaves it out", At(path))
             }
             Self::Sparse { path, layout } => {
                 write!(f, "{}: a tensor of layout torch.{layout}; `dense` writes it as a dense one", At(path))
@@ -181,7 +191,7 @@ impl fmt::Display for Refusal {
                 }
                 Ok(())
             }
-            Self::Index { why } => write!(f, "the index cannot be read: {why}"),
+            Self::Archive { why } => write!(f, "the archive cannot be trusted: {why}"),
         }
     }
 }

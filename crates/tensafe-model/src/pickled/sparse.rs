@@ -16,6 +16,9 @@ use crate::{Error, gather::Gather};
 /// A dense tensor is made in memory: its bytes at most.
 const MOST_BYTES: u64 = 1 << 30;
 
+/// Two values of one place.
+const TWICE: &str = "one place twice: torch would add them, `coalesce` it first";
+
 /// The values of a sparse tensor, and where each goes.
 struct Parts {
     element: Element,
@@ -59,7 +62,7 @@ impl Walk<'_, '_> {
         for (value, place) in scattered.values.chunks_exact(scattered.width.max(1)).zip(&scattered.places) {
             let place = usize::try_from(*place).unwrap_or(usize::MAX);
             if taken.get(place).copied().unwrap_or(true) {
-                return self.wrong(path, "one place twice: torch would add them, `coalesce` it first");
+                return self.wrong(path, TWICE);
             }
             taken[place] = true;
             let start = place.saturating_mul(scattered.width);
@@ -152,10 +155,10 @@ impl Walk<'_, '_> {
         };
         let numbers = self.indices(indices, path)?;
         let count = usize::try_from(*count).unwrap_or(usize::MAX);
-        let mut places = vec![0u64; count.min(numbers.len().max(1))];
-        if sparse.is_empty() {
-            places.truncate(usize::try_from(*values_count).unwrap_or(usize::MAX));
+        if sparse.is_empty() && count > 1 {
+            return self.wrong(path, TWICE);
         }
+        let mut places = vec![0u64; count.min(numbers.len().max(1))];
         for (row, length) in numbers.chunks_exact(count.max(1)).zip(sparse) {
             for (place, number) in places.iter_mut().zip(row) {
                 if number >= length {

@@ -1,6 +1,6 @@
 //! Where the storages of a container are.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use tensafe_container::{CrcState, Zip};
 use tensafe_io::Source;
@@ -157,19 +157,20 @@ impl Walk<'_, '_> {
         let placed = Placed { source: Arc::clone(&source), range: storage.range.clone(), big_endian: false };
         let count = placed.bytes() / storage.element.bytes();
         let element = storage.element;
-        // The same bytes object is the same storage: pickles refer to it by their memo.
+        // The same bytes object is the same storage: pickles refer to it by their memo. What was
+        // decoded for this call alone has a place in memory that the next may have, too.
         let key = match bytes {
-            Bytes::Far(range) => format!("\0far {}", range.start),
-            Bytes::Near(bytes) => format!("\0near {:p}", bytes.as_ptr()),
+            Bytes::Far(range) => Some(format!("\0far {}", range.start)),
+            Bytes::Near(Cow::Borrowed(bytes)) => Some(format!("\0near {:p}", bytes.as_ptr())),
+            Bytes::Near(Cow::Owned(_)) => None,
         };
-        let place = match self.known.get(&key) {
+        let place = match key.as_ref().and_then(|key| self.known.get(key)) {
             Some(place) => *place,
-            None => {
-                let place = self.push(placed);
-                self.known.insert(key, place);
-                place
-            }
+            None => self.push(placed),
         };
+        if let Some(key) = key {
+            self.known.insert(key, place);
+        }
         Ok(Found { place, element: Some(element), start: 0, count })
     }
 }

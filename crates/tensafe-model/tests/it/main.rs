@@ -1,8 +1,15 @@
 //! Models as a whole: what is found under a path, what files say of each other, the tree of names,
-//! and the report on what is damaged.
+//! the report on what is damaged, and checkpoints of other formats on their way to safetensors.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod build;
 mod checkpoint;
+mod convert;
+mod corpora;
+mod failures;
+mod pickled;
+mod refusals;
+mod sparse;
 mod tree;
 mod verify;
 
