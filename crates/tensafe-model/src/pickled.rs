@@ -16,6 +16,7 @@ mod stream;
 mod values;
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -93,6 +94,8 @@ pub struct Pickled {
     pub(crate) values: Vec<FoundValue>,
     pub(crate) symbols: Vec<SeenSymbol>,
     pub(crate) notes: Vec<String>,
+    /// What a safetensors file has of its own.
+    pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) torch: bool,
     path: Option<PathBuf>,
 }

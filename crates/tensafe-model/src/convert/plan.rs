@@ -133,6 +133,13 @@ impl Conversion {
         })
     }
 
+    /// What the checkpoint has of its own, and what was asked for.
+    pub(super) fn metadata(&self) -> BTreeMap<String, String> {
+        let mut metadata = self.pickled.metadata.clone();
+        metadata.extend(self.options.metadata.clone());
+        metadata
+    }
+
     fn lay_out(&mut self) -> Result<(), Error> {
         let sizes: Vec<u64> = self.tensors.iter().map(|tensor| tensor.bytes).collect();
         let shards = match self.options.max_shard_bytes {
@@ -141,7 +148,7 @@ impl Conversion {
         };
         let whole = self.output.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // Shards carry the format alone; the index carries the rest.
-        let mut metadata = self.options.metadata.clone();
+        let mut metadata = self.metadata();
         let format = if self.pickled.torch { "pt" } else { "np" };
         metadata.entry("format".to_owned()).or_insert_with(|| format.to_owned());
         if shards.len() == 1 {
@@ -280,7 +287,15 @@ fn owners(pickled: &Pickled, names: &Names, options: &ConvertOptions) -> HashMap
     for places in same.values().filter(|places| places.len() > 1) {
         let name = |place: &usize| pickled.tensors.get(*place).map(|tensor| tensor.name.as_str());
         let Some(owner) = places.iter().copied().min_by_key(name) else { continue };
-        owners.extend(places.iter().filter(|place| **place != owner).map(|place| (*place, owner)));
+        // A name that means something else in the metadata cannot stand there for an alias.
+        let reserved = |place: &usize| {
+            let name = name(place).map(|name| names.renamed(name)).unwrap_or_default();
+            matches!(name.as_str(), "format" | "total_size")
+                || options.metadata.contains_key(&name)
+                || pickled.metadata.contains_key(&name)
+        };
+        let others = places.iter().filter(|place| **place != owner && !reserved(place));
+        owners.extend(others.map(|place| (*place, owner)));
     }
     owners
 }

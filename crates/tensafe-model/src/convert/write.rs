@@ -116,7 +116,7 @@ impl Conversion {
             }
         }
         index.total_size = Some(total);
-        index.metadata = self.options.metadata.clone();
+        index.metadata = self.metadata();
         index.metadata.extend(self.aliases.clone());
         let text = index.to_json();
         let sink = FileSink::create(path, text.len() as u64, replace)?;

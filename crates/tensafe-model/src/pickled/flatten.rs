@@ -3,7 +3,7 @@
 //! Keys are joined by dots. What is no tensor becomes JSON; a container without tensors becomes one
 //! value.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use serde_json::{Map, Value as Json};
 use tensafe_io::Source;
@@ -45,6 +45,8 @@ pub(super) struct Walk<'w, 'p> {
     /// What the pickle was read from, for bytes that stayed there.
     pub(super) stream: Arc<dyn Source>,
     pub(super) storages: Storages<'w>,
+    /// Where files that the pickle names stand.
+    pub(super) directory: Option<&'w Path>,
     pub(super) options: &'w PickledOptions,
     /// Whether it is a TorchScript archive, whose classes are records.
     pub(super) script: bool,

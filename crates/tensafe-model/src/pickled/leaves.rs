@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use tensafe_container::{ByteOrder, Descr, Npy};
+use tensafe_container::{ByteOrder, Descr, Npy, decompress, detect};
 use tensafe_io::{Buffer, FileSource, MemorySource, Source};
 use tensafe_pickle::{Array, ArrayData, Element, Id, Number, Quantizer, Storage, Tensor, Value};
 
@@ -13,7 +13,7 @@ use super::{
     open,
     storages::Storages,
 };
-use crate::Error;
+use crate::{Error, gather::elements};
 
 /// The name of a tensor that has none: the whole value of a file.
 const NAMELESS: &str = "tensor";
@@ -168,6 +168,19 @@ impl<'w> Walk<'w, '_> {
                 beside(self, "scale", scale.to_le_bytes(), Element::F64);
                 beside(self, "zero_point", zero_point.to_le_bytes(), Element::I64);
             }
+            Quantizer::Channels { scales, zero_points, axis } => {
+                beside(self, "axis", axis.to_le_bytes(), Element::I64);
+                let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+                let zero_points = zero_points.iter().flat_map(|zero| zero.to_le_bytes()).collect();
+                for (part, bytes, element) in
+                    [("scale", scales, Element::F64), ("zero_point", zero_points, Element::I64)]
+                {
+                    path.push(part.to_owned());
+                    let numbers = self.numbers(bytes, element, name_of(path));
+                    self.into.tensors.push(numbers);
+                    path.pop();
+                }
+            }
             Quantizer::Channel { scales, zero_points, axis } => {
                 beside(self, "axis", axis.to_le_bytes(), Element::I64);
                 for (part, tensor) in [("scale", scales), ("zero_point", zero_points)] {
@@ -182,13 +195,20 @@ impl<'w> Walk<'w, '_> {
 
     /// One number as a tensor without dimensions.
     fn number(&mut self, bytes: [u8; 8], element: Element, name: String) -> FoundTensor {
+        let numbers = self.numbers(bytes.to_vec(), element, name);
+        FoundTensor { shape: Vec::new(), strides: Vec::new(), ..numbers }
+    }
+
+    /// Numbers of 8 bytes as a tensor of one dimension.
+    fn numbers(&mut self, bytes: Vec<u8>, element: Element, name: String) -> FoundTensor {
+        let count = bytes.len() as u64 / 8;
         let source: Arc<dyn Source> = Arc::new(MemorySource::new(Buffer::from_owner(bytes)));
-        let storage = self.push(Placed { source, range: 0..8, big_endian: false });
+        let storage = self.push(Placed { range: 0..source.len(), source, big_endian: false });
         FoundTensor {
             name,
             element,
-            shape: Vec::new(),
-            strides: Vec::new(),
+            shape: vec![count],
+            strides: vec![1],
             offset: 0,
             storage,
             conjugate: false,
@@ -198,7 +218,10 @@ impl<'w> Walk<'w, '_> {
 
     pub(super) fn array(&mut self, array: &Array<'w>, path: &[String]) -> Result<Option<Json>> {
         match &array.data {
-            ArrayData::File { name } => self.array_file(name, path),
+            ArrayData::File { name, bare } => {
+                let shaped = bare.then_some(array);
+                self.array_file(name, shaped, path)
+            }
             // What an array of objects holds is walked over as a list.
             ArrayData::Objects(_) | ArrayData::Bytes(_) if array.number.has_objects => {
                 let number = "Python's objects".into();
@@ -235,16 +258,37 @@ impl<'w> Walk<'w, '_> {
         }
     }
 
-    /// joblib before 0.10 wrote each array as a file beside the pickle.
-    fn array_file(&mut self, name: &str, path: &[String]) -> Result<Option<Json>> {
-        let directory = self.stream.path().and_then(std::path::Path::parent);
-        let Some(directory) = directory else {
+    /// joblib before 0.10 wrote each array as a file beside the pickle: a `.npy` file, or the numbers
+    /// of `shaped`, compressed.
+    fn array_file(
+        &mut self,
+        name: &str,
+        shaped: Option<&Array<'_>>,
+        path: &[String],
+    ) -> Result<Option<Json>> {
+        let Some(directory) = self.directory else {
             return self.refuse(Refusal::NoStorage { path: path.join("."), key: name.to_owned() });
         };
         let source: Arc<dyn Source> = Arc::new(FileSource::open(directory.join(name))?);
-        let npy = Npy::read(source.as_ref(), 0, &self.options.container_limits)
-            .map_err(|e| Error::container(source.path(), e))?;
-        let found = npy_tensor(source, &npy, name_of(path));
+        let limits = &self.options.container_limits;
+        let failed = |e| Error::container(source.path(), e);
+        let Some(array) = shaped else {
+            let npy = Npy::read(source.as_ref(), 0, limits).map_err(failed)?;
+            let found = npy_tensor(source, &npy, name_of(path));
+            return self.take_array(found, path);
+        };
+        let kind = detect(source.as_ref()).map_err(failed)?;
+        if !kind.is_compressed() {
+            return self.refuse(Refusal::Kind { name: kind.name() });
+        }
+        let inner = decompress(Arc::clone(&source), kind, limits).map_err(failed)?;
+        let needed = elements(&array.shape).and_then(|count| count.checked_mul(array.number.bytes));
+        if needed != Some(inner.len()) {
+            let (path, key) = (path.join("."), name.to_owned());
+            let needed = needed.unwrap_or(u64::MAX);
+            return self.refuse(Refusal::StorageSize { path, key, found: inner.len(), needed });
+        }
+        let found = numbers(inner, array.number, &array.shape, array.fortran, name_of(path));
         self.take_array(found, path)
     }
 }

@@ -123,11 +123,13 @@ pub(super) fn refuse_symbols(path: Option<&Path>, pickle: &Pickle<'_>, script: b
 struct Opening<'o> {
     options: &'o PickledOptions,
     pickled: Pickled,
+    /// Where the file stands that is being read, for files that it names.
+    directory: Option<PathBuf>,
 }
 
 impl<'o> Opening<'o> {
     fn new(options: &'o PickledOptions) -> Self {
-        Self { options, pickled: Pickled::default() }
+        Self { options, pickled: Pickled::default(), directory: None }
     }
 
     fn done(self, path: &Path) -> Result<Pickled> {
@@ -162,6 +164,7 @@ impl<'o> Opening<'o> {
 
     fn file(&mut self, path: &Path) -> Result<()> {
         let source: Arc<dyn Source> = Arc::new(FileSource::open(path)?);
+        self.directory = Some(path.parent().unwrap_or_else(|| Path::new("")).to_owned());
         self.source(&source, &[], "", 0).map_err(|e| e.in_file(path))
     }
 
@@ -301,6 +304,7 @@ impl<'o> Opening<'o> {
             pickle,
             stream: Arc::clone(source),
             storages,
+            directory: self.directory.as_deref(),
             options: self.options,
             script,
             into: &mut self.pickled,
@@ -540,6 +544,9 @@ impl<'o> Opening<'o> {
     fn safetensors(&mut self, source: &Arc<dyn Source>, prefix: &[String]) -> Result<()> {
         let file = TensorFile::from_source(Arc::clone(source), &ParseOptions::default())?;
         let header = file.header();
+        if let Some(metadata) = header.metadata() {
+            self.pickled.metadata.extend(metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
         for info in header.tensors() {
             let mut path = prefix.to_vec();
             path.push(info.name().to_owned());

@@ -465,3 +465,31 @@ fn a_plain_pickle_without_tensors_has_values_alone() {
         Pickled::from_source(crate::build::memory(stop("I7\n")), &PickledOptions::default()).unwrap();
     assert_eq!(tensafe_model::sidecar(&pickled), json!(7));
 }
+
+#[test]
+fn a_name_that_means_something_else_in_the_metadata_is_written_as_a_copy() {
+    let all = walk(&storage("FloatStorage", "0", 6), 0, &[2, 3], &[3, 1]);
+    let bytes = torch(dict(&[("a", &all), ("format", &all), ("mine", &all)]), &[("0", &counting(0, 6))]);
+    let mut options = quick();
+    options.metadata = strings([("mine", "text")]);
+    let (_, directory) = written(&bytes, &options).unwrap();
+    let file = read(&directory.path().join("out.safetensors"));
+    assert_eq!(file.tensors.keys().collect::<Vec<_>>(), ["a", "format", "mine"]);
+    assert_eq!(file.metadata, strings([("format", "pt"), ("mine", "text")]));
+}
+
+#[test]
+fn a_safetensors_file_keeps_its_metadata() {
+    let (_, first) = {
+        let mut options = quick();
+        options.metadata = strings([("note", "kept"), ("format", "np")]);
+        written(&tied(), &options).unwrap()
+    };
+    let bytes = fs::read(first.path().join("out.safetensors")).unwrap();
+    let mut options = quick();
+    options.metadata = strings([("more", "text")]);
+    let (_, second) = written(&bytes, &options).unwrap();
+    let file = read(&second.path().join("out.safetensors"));
+    let expected = strings([("b", "a"), ("c", "a"), ("format", "np"), ("more", "text"), ("note", "kept")]);
+    assert_eq!(file.metadata, expected);
+}

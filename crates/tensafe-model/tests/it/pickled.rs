@@ -3,10 +3,10 @@
 use std::fs;
 
 use serde_json::json;
-use tensafe_model::{ConvertOptions, ErrorKind, Pickled, PickledOptions, sidecar};
+use tensafe_model::{ConvertOptions, ErrorKind, Pickled, PickledOptions, load, sidecar};
 
 use crate::build::{
-    Member, array, bytes_of, counting, dict, dtype, floats, gzip, legacy, loaded, memory, npy, open,
+    Member, array, bytes_of, counting, dict, dtype, floats, go_on, gzip, legacy, loaded, memory, npy, open,
     open_with, refusal, stop, storage, tar, tensors, torch, torch_members, tuple, vector, walk, walk_with,
     zip, zlib,
 };
@@ -499,4 +499,67 @@ fn a_source_has_the_same_checkpoint_as_a_file() {
     let source = Pickled::from_source(memory(&bytes), &PickledOptions::default()).unwrap();
     assert_eq!(file.names().collect::<Vec<_>>(), source.names().collect::<Vec<_>>());
     assert_eq!((file.path(), source.path()), (Some(&*path), None));
+}
+
+/// What joblib 0.9.4 wrote for `{"c": …, "f": …}` with compression and arrays in files of their own.
+const JOBLIB_0_9_COMPRESSED: [(&str, &str); 3] = [
+    (
+        "s.pkl",
+        "5a4630783136392020202020202020202020202020785e65ce3b4fc33014056027a1d01a28e5fd7e6d6189003130202404139632742162a9ec34c569d3e0933a43902ac1400bbf1a92100684074bbed63de77bb5c620b66710427c187eff5944a170e274a8b28e0afd4114d047f7ee264978f69070a58284c23c7943be36637bf57cad174641cc87016a5e337f8e1c35883aa7674eac32e705b35ead186aae03ccd9cc6026b326a8fb6503edea4c05140dcf2c822e401961c614f36d2cd8cc2a55d758745df7fe2b3fe5c58846537c6a2c798dfc3b8c43dde1c9d308ad2a33eef2424bb1ccc83b566e0d81d529d65251c6f5b02e0bffc6189bb6fc433eafc85bb2829a136ccbca76899d1fdb6e1b7bbfb62becffb31d880f8d43d99265fd91ccbb8f53913adf37b16d92",
+    ),
+    (
+        "s.pkl_01.npy.z",
+        "5a4630783138202020202020202020202020202020785e63606060b06f60607000d20e40c201c45ec0c0000020a40320",
+    ),
+    ("s.pkl_02.npy.z", "5a4630783230202020202020202020202020202020785e636040010e10de077b08cde10000104701b8"),
+];
+
+#[test]
+fn arrays_that_joblib_compressed_into_files_of_their_own_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, hex) in JOBLIB_0_9_COMPRESSED {
+        let bytes: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        fs::write(directory.path().join(name), bytes).unwrap();
+    }
+    let path = directory.path().join("s.pkl");
+    let pickled = Pickled::open(&path, &PickledOptions::default()).unwrap();
+    let loaded = load(pickled, &ConvertOptions::default(), &mut go_on()).unwrap();
+    let c: Vec<u8> = (0u8..6).flat_map(|n| f32::from(n).to_le_bytes()).collect();
+    let f: Vec<u8> = (0u8..4).flat_map(|n| f64::from(n).to_le_bytes()).collect();
+    let mut found: Vec<_> = loaded.iter().map(|(tensor, bytes)| (&*tensor.name, bytes.to_vec())).collect();
+    found.sort();
+    assert_eq!(found, [("c", c), ("f", f)]);
+    // A file that is another length than the record says, and one that is not there.
+    fs::write(
+        directory.path().join("s.pkl_01.npy.z"),
+        fs::read(directory.path().join("s.pkl_02.npy.z")).unwrap(),
+    )
+    .unwrap();
+    assert!(
+        Pickled::open(&path, &PickledOptions::default()).unwrap_err().to_string().contains("the pickle says")
+    );
+    fs::remove_file(directory.path().join("s.pkl_02.npy.z")).unwrap();
+    assert!(Pickled::open(&path, &PickledOptions::default()).is_err());
+}
+
+#[test]
+fn scales_of_channels_may_be_lists_of_numbers() {
+    let value = format!(
+        "ctorch._utils\n_rebuild_qtensor\n({}I0\n(I2\nI2\nt(I2\nI1\nt(ctorch\nper_channel_affine\n(lF0.5\naF2\na(lI1\naI-3\naI0\ntI00\nNtR",
+        storage("QInt8Storage", "0", 4)
+    );
+    let bytes = torch(dict(&[("q", &value)]), &[("0", &[1, 2, 3, 4])]);
+    let found: Vec<_> = tensors(bytes);
+    let numbers = |values: [f64; 2]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let zeros = [1i64, -3].iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    assert_eq!(
+        found,
+        [
+            ("q".to_owned(), vec![1, 2, 3, 4]),
+            ("q.axis".to_owned(), 0i64.to_le_bytes().to_vec()),
+            ("q.scale".to_owned(), numbers([0.5, 2.0])),
+            ("q.zero_point".to_owned(), zeros),
+        ]
+    );
 }

@@ -124,6 +124,8 @@ pub enum ArrayData<'p> {
     File {
         /// Its name, without a directory.
         name: &'p str,
+        /// Whether it holds the numbers alone, compressed, and no `.npy` file.
+        bare: bool,
     },
 }
 
@@ -281,9 +283,17 @@ pub(super) fn joblib_array(call: Call<'_>) -> Read<'_> {
 
 /// joblib's `NDArrayWrapper` of before 0.10: the array is a `.npy` file beside this one.
 pub(super) fn joblib_file(call: Call<'_>) -> Read<'_> {
-    let arena = call.arena;
     let state = call.state_entries();
-    let name = arena.entry(&state, "filename").and_then(|id| arena.text(id));
+    let name = side_file(&call, &state)?;
+    let number = Number { kind: 'V', bytes: 0, big_endian: false, structured: true, has_objects: false };
+    let data = ArrayData::File { name, bare: false };
+    Ok(Meaning::Array(Array { number, shape: Vec::new(), fortran: false, data }))
+}
+
+/// The name of a file beside the pickle: no path.
+fn side_file<'p>(call: &Call<'p>, state: &[(Id, Id)]) -> Result<&'p str, MeaningError> {
+    let arena = call.arena;
+    let name = arena.entry(state, "filename").and_then(|id| arena.text(id));
     let name = name.ok_or_else(|| call.error("filename", "none", "the name of a file"))?;
     if name.contains(['/', '\\', '\0']) || matches!(name, "" | "." | "..") {
         return Err(call.error(
@@ -292,9 +302,26 @@ pub(super) fn joblib_file(call: Call<'_>) -> Read<'_> {
             "a name without a directory",
         ));
     }
-    let number = Number { kind: 'V', bytes: 0, big_endian: false, structured: true, has_objects: false };
-    let data = ArrayData::File { name };
-    Ok(Meaning::Array(Array { number, shape: Vec::new(), fortran: false, data }))
+    Ok(name)
+}
+
+/// joblib's `ZNDArrayWrapper` of before 0.10: the bytes of the array are a compressed file beside this
+/// one; shape, dtype and order stand in the record.
+pub(super) fn joblib_compressed(call: Call<'_>) -> Read<'_> {
+    let arena = call.arena;
+    let state = call.state_entries();
+    let name = side_file(&call, &state)?;
+    let parts = arena.entry(&state, "state").and_then(|id| arena.items(id));
+    let Some([_, shape, dtype, fortran]) = parts else {
+        return Err(call.error("state", "another", "version, shape, dtype and order"));
+    };
+    let shape =
+        arena.shape(*shape).ok_or_else(|| call.error("shape", arena.kind(*shape), "integers from 0 on"))?;
+    let number = arena.number(*dtype);
+    let number = number.ok_or_else(|| call.error("dtype", arena.kind(*dtype), "a dtype of numpy"))?;
+    let fortran = matches!(arena.value(*fortran), Some(Value::Bool(true) | Value::Int(1)));
+    checked(&call, Array { number, shape, fortran, data: ArrayData::File { name, bare: true } })
+        .map(Meaning::Array)
 }
 
 /// The bytes that are there against those that shape and dtype need.

@@ -156,6 +156,15 @@ pub enum Quantizer<'p> {
         /// The integer that stands for 0.
         zero_point: i64,
     },
+    /// The same for each place of one dimension, as torch before 1.5 wrote it: numbers.
+    Channels {
+        /// The scales.
+        scales: Vec<f64>,
+        /// The integers that stand for 0.
+        zero_points: Vec<i64>,
+        /// The dimension.
+        axis: i64,
+    },
     /// A scale and a zero point for each place of one dimension.
     Channel {
         /// The scales.
@@ -379,11 +388,22 @@ pub(super) fn quantized(call: Call<'_>) -> Read<'_> {
                 _ => Err(call.error("quantizer", arena.kind(id), "a tensor of scales or zero points")),
             };
             let axis = arena.int(*axis).ok_or_else(|| call.error("axis", arena.kind(*axis), "an integer"))?;
+            if let Some(quantizer) = channels(arena, *scales, *zero_points, axis) {
+                return Ok(Meaning::Quantized { tensor, quantizer });
+            }
             Quantizer::Channel { scales: part(*scales)?, zero_points: part(*zero_points)?, axis }
         }
         _ => return Err(call.error("quantizer", scheme.unwrap_or("no name"), "a scheme of torch")),
     };
     Ok(Meaning::Quantized { tensor, quantizer })
+}
+
+/// Scales and zero points that are lists of numbers, as many of the one as of the other.
+fn channels<'p>(arena: Arena<'p>, scales: Id, zero_points: Id, axis: i64) -> Option<Quantizer<'p>> {
+    let scales: Vec<f64> = arena.items(scales)?.iter().map(|id| arena.float(*id)).collect::<Option<_>>()?;
+    let zero_points: Vec<i64> =
+        arena.items(zero_points)?.iter().map(|id| arena.int(*id)).collect::<Option<_>>()?;
+    (scales.len() == zero_points.len()).then_some(Quantizer::Channels { scales, zero_points, axis })
 }
 
 /// Tensors that are described and have no data: `_rebuild_meta_tensor_no_storage(dtype, …)`.

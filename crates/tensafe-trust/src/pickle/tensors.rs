@@ -35,7 +35,7 @@ impl Storages {
             Meaning::Tensor(found) => tensor(found, place, scan),
             Meaning::Quantized { tensor: found, quantizer } => {
                 tensor(found, place, scan);
-                if let Quantizer::Channel { axis, .. } = quantizer
+                if let Quantizer::Channel { axis, .. } | Quantizer::Channels { axis, .. } = quantizer
                     && usize::try_from(*axis).map_or(true, |axis| axis >= found.shape.len())
                 {
                     let text = format!("a quantized tensor has no dimension {axis}");
