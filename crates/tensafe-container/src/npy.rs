@@ -126,7 +126,7 @@ impl Npy {
 fn fields(text: &str, at: u64) -> Result<(Descr, bool, Vec<u64>), Error> {
     let literal = literal::parse(text).map_err(|(place, needed)| {
         let rest: String = text.get(place..).unwrap_or_default().chars().take(16).collect();
-        let found = format_args!("`{}`", rest.escape_debug()).to_string();
+        let found = format!("`{}`", rest.escape_debug()).to_string();
         Error::wrong(SUBJECT, at.saturating_add(place as u64), found, needed)
     })?;
     let wrong = |found: &str, needed: &str| Error::wrong(SUBJECT, at, found, needed);
@@ -138,7 +138,7 @@ fn fields(text: &str, at: u64) -> Result<(Descr, bool, Vec<u64>), Error> {
             ("fortran_order", Literal::Bool(value)) => order.replace(value).is_some(),
             ("shape", Literal::Tuple(items)) => shape.replace(self::shape(items, at)?).is_some(),
             (key, _) => {
-                let found = format_args!("an entry `{}` of this kind", key.escape_debug()).to_string();
+                let found = format!("an entry `{}` of this kind", key.escape_debug()).to_string();
                 return Err(wrong(&found, "`descr`, `fortran_order` and `shape`"));
             }
         };
@@ -154,7 +154,7 @@ fn fields(text: &str, at: u64) -> Result<(Descr, bool, Vec<u64>), Error> {
 
 fn shape(items: Vec<Literal>, at: u64) -> Result<Vec<u64>, Error> {
     if items.len() > MOST_DIMENSIONS {
-        let found = format_args!("{} dimensions", items.len());
+        let found = format!("{} dimensions", items.len());
         return Err(Error::wrong(SUBJECT, at, found, format_args!("at most {MOST_DIMENSIONS}")));
     }
     let number = |item| match item {
@@ -171,7 +171,7 @@ fn descr(value: Literal, at: u64) -> Result<Descr, Error> {
         _ => return Err(Error::wrong(SUBJECT, at, "a descr of another kind", "a text or a list")),
     };
     let wrong = || {
-        let found = format_args!("descr `{}`", text.escape_debug()).to_string();
+        let found = format!("descr `{}`", text.escape_debug()).to_string();
         Error::wrong(SUBJECT, at, found, "byte order, letter and size, such as `<f4`")
     };
     let mut chars = text.chars();

@@ -193,7 +193,7 @@ impl Tar {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where it is not a plain file.
     pub fn read(&self, entry: &TarEntry) -> Result<Arc<dyn Source>, Error> {
         if entry.kind != TarKind::File {
-            let subject = format_args!("tar entry `{}`", entry.name.escape_debug()).to_string();
+            let subject = format!("tar entry `{}`", entry.name.escape_debug());
             return Err(Error::unsupported(subject, entry.header_offset, "something other than a file"));
         }
         Ok(Arc::new(Window::new(Arc::clone(&self.source), entry.range.clone())?))
@@ -255,7 +255,7 @@ impl Tar {
                 b"size" => {
                     let text = std::str::from_utf8(record.value).unwrap_or("");
                     let size = text.parse().map_err(|_| {
-                        let found = format_args!("size `{}`", text.escape_debug()).to_string();
+                        let found = format!("size `{}`", text.escape_debug());
                         Error::wrong("extended tar header", record.offset, found, "a number")
                     })?;
                     extended.size = Some(size);
@@ -302,7 +302,7 @@ impl Tar {
         let end = start.saturating_add(len);
         if end > self.source.len() {
             let left = self.source.len().saturating_sub(start);
-            let subject = format_args!("tar entry `{}`", name.escape_debug()).to_string();
+            let subject = format!("tar entry `{}`", name.escape_debug());
             return Err(Error::short(subject, start, left, len));
         }
         self.entries.push(TarEntry { name, kind, header_offset: at, range: start..end });

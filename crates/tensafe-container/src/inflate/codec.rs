@@ -90,7 +90,7 @@ fn window_error(error: io::Error, needed: Option<u32>, limit: u32, subject: &str
     match (error.kind(), needed) {
         (io::ErrorKind::OutOfMemory, Some(needed)) => {
             let in_bytes = |kibibytes: u32| u64::from(kibibytes).saturating_mul(1024);
-            let what = format_args!("bytes of window of the {subject}");
+            let what = format!("bytes of window of the {subject}");
             Error::limit(what, at, in_bytes(needed), in_bytes(limit), "window_bytes")
         }
         _ => Error::stream(subject, at, Some(error)),

@@ -53,7 +53,7 @@ pub(super) fn zstd(source: &dyn Source, at: u64, subject: &str, spill: &mut Spil
     let mut decoder = match StreamingDecoder::new_with_max_window_size(reader, limit) {
         Ok(decoder) => decoder,
         Err(FrameDecoderError::WindowSizeTooBig { requested, .. }) => {
-            let what = format_args!("bytes of window of the {subject}");
+            let what = format!("bytes of window of the {subject}");
             return Err(Error::limit(what, at, requested, limit, "window_bytes"));
         }
         Err(FrameDecoderError::DictNotProvided { dict_id }) => {
@@ -72,7 +72,7 @@ pub(super) fn zstd(source: &dyn Source, at: u64, subject: &str, spill: &mut Spil
     if let (Some(found), Some(needed)) = (frame.get_calculated_checksum(), frame.get_checksum_from_data())
         && found != needed
     {
-        let (found, needed) = (format_args!("checksum 0x{found:08x}"), format_args!("0x{needed:08x}"));
+        let (found, needed) = (format!("checksum 0x{found:08x}"), format!("0x{needed:08x}"));
         return Err(Error::wrong(subject, end, found, needed));
     }
     let (found, needed) = (spill.len().saturating_sub(before), frame.content_size());

@@ -31,7 +31,7 @@ pub(super) fn gzip(source: &dyn Source, at: u64, subject: &str, spill: &mut Spil
     };
     let (found, found_len) = spill.take_crc();
     if found != crc {
-        let (found, needed) = (format_args!("checksum 0x{found:08x}"), format_args!("0x{crc:08x}"));
+        let (found, needed) = (format!("checksum 0x{found:08x}"), format!("0x{crc:08x}"));
         return Err(Error::wrong(subject, end, found, needed));
     }
     if found_len & 0xffff_ffff != u64::from(len) {

@@ -44,7 +44,7 @@ pub fn decompress(source: Arc<dyn Source>, kind: Kind, limits: &Limits) -> Resul
     loop {
         streams = streams.saturating_add(1);
         if streams > limits.members {
-            let what = format_args!("streams, one behind the other, of the {subject}");
+            let what = format!("streams, one behind the other, of the {subject}");
             return Err(Error::limit(what, at, streams, limits.members, "members"));
         }
         let end = one(source, at, kind, &subject, &mut spill)?;
@@ -54,7 +54,7 @@ pub fn decompress(source: Arc<dyn Source>, kind: Kind, limits: &Limits) -> Resul
         // A stream takes at least its header: this comes to an end.
         if end <= at || !continues(source, end, kind)? {
             let left = source.len().saturating_sub(end);
-            let found = format_args!("{left} bytes behind its end");
+            let found = format!("{left} bytes behind its end");
             return Err(Error::wrong(subject, end, found, "none"));
         }
         at = end;
@@ -101,11 +101,11 @@ pub(crate) fn deflated(
     let mut spill = Spill::new(window.len(), limits);
     let end = pump(source, range.clone(), &mut codec::Deflate::new(false), &subject, &mut spill)?;
     if end != range.end {
-        let found = format_args!("{} bytes behind the compressed ones", range.end.saturating_sub(end));
+        let found = format!("{} bytes behind the compressed ones", range.end.saturating_sub(end));
         return Err(Error::wrong(subject, end, found, "none"));
     }
     if spill.len() != bytes {
-        let found = format_args!("{} bytes decompressed", spill.len());
+        let found = format!("{} bytes decompressed", spill.len());
         return Err(Error::wrong(subject, range.start, found, bytes));
     }
     spill.finish()

@@ -47,7 +47,7 @@ impl Spill {
         if self.len > self.most {
             let absolute = self.most == self.limits.decompressed_bytes;
             let option = if absolute { "decompressed_bytes" } else { "ratio" };
-            let what = format_args!("decompressed bytes of the {subject}");
+            let what = format!("decompressed bytes of the {subject}");
             return Err(Error::limit(what, at, self.len, self.most, option));
         }
         self.hasher.update(bytes);

@@ -146,7 +146,7 @@ pub(super) fn locate(source: &dyn Source, flaws: &mut Flaws) -> Result<End, Erro
         None => (short, place(chosen)),
     };
     if (numbers.disk, numbers.directory_disk) != (0, 0) || numbers.here != numbers.members {
-        let found = format_args!(
+        let found = format!(
             "disk {}, directory on disk {}, {} of {} members",
             numbers.disk, numbers.directory_disk, numbers.here, numbers.members
         );
@@ -180,7 +180,7 @@ fn check_ends(tail: &[u8], start: u64, chosen: usize, flaws: &mut Flaws) -> Resu
         let in_comment = at > chosen || behind_directory;
         if plausible {
             let kind = if in_comment { FlawKind::CommentEndRecord } else { FlawKind::SeveralEndRecords };
-            let found = format_args!("an end record at byte {} too", place(at));
+            let found = format!("an end record at byte {} too", place(at));
             flaws.add(Flaw::new(kind, None, place(chosen), found, "one"))?;
         }
     }
@@ -203,14 +203,14 @@ fn zip64(
     let (disk, said, disks) = (disk.unwrap_or(0), said.unwrap_or(0), disks.unwrap_or(0));
     // miniz writes one disk, `zipfile` reads none as one.
     if disk != 0 || disks > 1 {
-        let found = format_args!("disk {disk} of {disks}");
+        let found = format!("disk {disk} of {disks}");
         flaws.add(Flaw::new(FlawKind::MultiDisk, None, at, found, "one disk"))?;
     }
     // `zipfile` takes the record that stands right before the locator, miniz the one that the
     // locator names: they have to be one.
     let before = at.saturating_sub(RECORD64 as u64);
     if said != before {
-        let found = format_args!("a record at byte {said}");
+        let found = format!("a record at byte {said}");
         flaws.add(Flaw::new(FlawKind::Zip64Differs, None, at, found, format_args!("at byte {before}")))?;
     }
     for place in [before, said] {
@@ -220,7 +220,7 @@ fn zip64(
         };
         let size = u64_at(&record, 4).unwrap_or(0);
         if size != 44 {
-            let found = format_args!("a record of {size} bytes");
+            let found = format!("a record of {size} bytes");
             flaws.add(Flaw::new(FlawKind::Zip64Differs, None, place, found, "44"))?;
         }
         if !short.agrees(&long) {
@@ -255,7 +255,7 @@ fn place_directory(
     let is_directory =
         |at: u64| Ok::<_, Error>(read_up_to(source, at.min(source.len()), 4)? == b"PK\x01\x02");
     let said_end = said.checked_add(bytes).filter(|said_end| *said_end <= end);
-    let (found, needed) = (format_args!("byte {said}").to_string(), format_args!("byte {start}").to_string());
+    let (found, needed) = (format!("byte {said}").to_string(), format!("byte {start}").to_string());
     match (start.checked_sub(said), said_end) {
         (Some(base), _) if is_directory(start)? => Ok(End { directory: start..end, members, base }),
         (_, Some(said_end)) => {

@@ -41,13 +41,13 @@ pub(super) fn parse_all<'a>(
     while !rest.is_empty() {
         let at = start.saturating_add(directory.len().saturating_sub(rest.len()) as u64);
         if entries.len() as u64 >= limits.members {
-            let needed = format_args!("at most {}; `Limits::members` can raise it", limits.members);
-            let found = format_args!("{announced} announced, and more than {}", limits.members);
+            let needed = format!("at most {}; `Limits::members` can raise it", limits.members);
+            let found = format!("{announced} announced, and more than {}", limits.members);
             flaws.add(Flaw::new(FlawKind::TooManyMembers, None, at, found, needed))?;
             return Ok(entries);
         }
         let Some((mut entry, behind)) = parse(rest, at) else {
-            let found = format_args!("{} bytes after {} members", rest.len(), entries.len());
+            let found = format!("{} bytes after {} members", rest.len(), entries.len());
             flaws.add(Flaw::new(FlawKind::DirectoryEndsEarly, None, at, found, "an entry"))?;
             break;
         };
@@ -56,7 +56,7 @@ pub(super) fn parse_all<'a>(
         rest = behind;
     }
     if entries.len() as u64 != announced {
-        let found = format_args!("{} in the directory", entries.len());
+        let found = format!("{} in the directory", entries.len());
         flaws.add(Flaw::new(
             FlawKind::DirectoryCount,
             None,
@@ -131,8 +131,8 @@ impl Entry<'_> {
         }
         // A size of exactly 4 GiB - 1 needs no field; one that is there has to hold what is asked.
         if missing && field.is_some() {
-            let found = format_args!("a zip64 field of {} bytes", field.unwrap_or_default().len());
-            let needed = format_args!("{wanted} numbers");
+            let found = format!("a zip64 field of {} bytes", field.unwrap_or_default().len());
+            let needed = format!("{wanted} numbers");
             flaws.add(Flaw::new(FlawKind::Zip64Differs, Some(&self.name), self.at, found, needed))?;
         }
         Ok(())

@@ -33,7 +33,7 @@ pub(super) fn check(
         let end = last.map_or(0, |(_, end)| end);
         match last {
             Some((other, end)) if start < end => {
-                let found = format_args!("`{}` up to byte {end}", other.name.escape_debug()).to_string();
+                let found = format!("`{}` up to byte {end}", other.name.escape_debug()).to_string();
                 overlap(member, start, &found, flaws)?;
             }
             Some(_) => gap(source, end..start, flaws)?,
@@ -61,7 +61,7 @@ fn overlap(
     found: &dyn std::fmt::Display,
     flaws: &mut Flaws,
 ) -> Result<(), Error> {
-    let needed = format_args!("bytes {start}..{} for it alone", member.range.end);
+    let needed = format!("bytes {start}..{} for it alone", member.range.end);
     flaws.add(Flaw::new(FlawKind::Overlap, Some(&member.name), start, found, needed))
 }
 
@@ -138,10 +138,8 @@ fn descriptor(source: &dyn Source, member: &Member, room: u64, flaws: &mut Flaws
         }
     }
     let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let needed = format_args!(
-        "checksum 0x{:08x}, {} bytes, {} compressed",
-        member.crc, member.bytes, member.compressed
-    );
+    let needed =
+        format!("checksum 0x{:08x}, {} bytes, {} compressed", member.crc, member.bytes, member.compressed);
     flaws.add(Flaw::new(FlawKind::DescriptorDiffers, Some(&member.name), at, found, needed))?;
     Ok(0)
 }

@@ -34,28 +34,28 @@ pub(super) fn check_entry(entry: &Entry<'_>, limits: &Limits, flaws: &mut Flaws)
     }
     let unknown = entry.flags & !(KNOWN_FLAGS | ENCRYPTED);
     if unknown != 0 {
-        let needed = format_args!("0x{unknown:04x} unset");
+        let needed = format!("0x{unknown:04x} unset");
         add(FlawKind::UnknownFlags, &format_args!("flags 0x{:04x}", entry.flags), &needed)?;
     }
     if !matches!(entry.method, METHOD_STORED | METHOD_DEFLATED) {
-        let found = format_args!("method {}", entry.method);
+        let found = format!("method {}", entry.method);
         add(FlawKind::UnknownMethod, &found, &"0, stored, or 8, deflated")?;
     }
     if entry.needed & 0xff > MOST_VERSION {
-        let found = format_args!("{}.{}", (entry.needed & 0xff) / 10, (entry.needed & 0xff) % 10);
+        let found = format!("{}.{}", (entry.needed & 0xff) / 10, (entry.needed & 0xff) % 10);
         add(FlawKind::NewerVersion, &found, &"at most 6.3")?;
     }
     if entry.disk != 0 {
         add(FlawKind::MultiDisk, &format_args!("disk {}", entry.disk), &"disk 0")?;
     }
     if entry.method == METHOD_STORED && entry.compressed != entry.bytes {
-        let found = format_args!("{} bytes stored of {}", entry.compressed, entry.bytes);
+        let found = format!("{} bytes stored of {}", entry.compressed, entry.bytes);
         add(FlawKind::StoredSizes, &found, &"the same")?;
     }
     let most = limits.most(entry.compressed);
     if entry.method != METHOD_STORED && entry.bytes > most {
-        let found = format_args!("{} bytes of {} compressed", entry.bytes, entry.compressed);
-        let needed = format_args!("at most {most}; `Limits` can raise it");
+        let found = format!("{} bytes of {} compressed", entry.bytes, entry.compressed);
+        let needed = format!("at most {most}; `Limits` can raise it");
         add(FlawKind::Ratio, &found, &needed)?;
     }
     // S_IFLNK of S_IFMT.
@@ -131,7 +131,7 @@ fn compare_fields(
         flaws.add(Flaw::new(kind, Some(&entry.name), start, found, needed))
     };
     if name != entry.raw_name {
-        let found = format_args!("`{}`", String::from_utf8_lossy(name).escape_debug()).to_string();
+        let found = format!("`{}`", String::from_utf8_lossy(name).escape_debug());
         add(FlawKind::NameDiffers, &found, &format_args!("`{}`", entry.name.escape_debug()))?;
     }
     let (flags, method) = (u16_at(head, 6).unwrap_or(0), u16_at(head, 8).unwrap_or(0));
@@ -187,8 +187,8 @@ fn compare_sizes(
         found == needed || unknown && (found == 0 || found == SATURATED && long.is_none())
     };
     if !fits(compressed, entry.compressed) || !fits(bytes, entry.bytes) {
-        let found = format_args!("{bytes} bytes, {compressed} compressed");
-        let needed = format_args!("{}, {} compressed", entry.bytes, entry.compressed);
+        let found = format!("{bytes} bytes, {compressed} compressed");
+        let needed = format!("{}, {} compressed", entry.bytes, entry.compressed);
         flaws.add(Flaw::new(FlawKind::SizesDiffer, Some(&entry.name), start, found, needed))?;
     }
     Ok(())

@@ -235,8 +235,8 @@ impl Member {
         let range = local.map(|local| local.data..local.data.saturating_add(entry.compressed));
         let inside = range.as_ref().is_some_and(|range| range.end <= archive);
         if let (Some(range), false) = (&range, inside) {
-            let found = format_args!("bytes {}..{}", range.start, range.end);
-            let needed = format_args!("an end up to byte {archive}");
+            let found = format!("bytes {}..{}", range.start, range.end);
+            let needed = format!("an end up to byte {archive}");
             let kind = FlawKind::MemberOutside;
             flaws.add(Flaw::new(kind, Some(&entry.name), header_offset, found, needed))?;
         }

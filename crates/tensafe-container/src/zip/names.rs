@@ -18,7 +18,7 @@ pub(super) fn check(entry: &Entry<'_>, limits: &Limits, flaws: &mut Flaws) -> Re
         flaws.add(Flaw::new(kind, Some(&entry.name), entry.at, found, needed))
     };
     if entry.raw_name.len() as u64 > limits.name_bytes {
-        let needed = format_args!("at most {}; `Limits::name_bytes` can raise it", limits.name_bytes);
+        let needed = format!("at most {}; `Limits::name_bytes` can raise it", limits.name_bytes);
         add(FlawKind::NameTooLong, &super::bytes(entry.raw_name.len() as u64), &needed)?;
     }
     if let Some(why) = unsafe_part(entry.raw_name) {
@@ -28,7 +28,7 @@ pub(super) fn check(entry: &Entry<'_>, limits: &Limits, flaws: &mut Flaws) -> Re
         if entry.flags & UTF8 == 0 {
             add(FlawKind::NameNotUtf8, &"a name beyond ASCII, not marked as UTF-8", &"flag 0x0800")?;
         } else if let Err(error) = std::str::from_utf8(entry.raw_name) {
-            let found = format_args!("a name that is UTF-8 up to byte {}", error.valid_up_to());
+            let found = format!("a name that is UTF-8 up to byte {}", error.valid_up_to());
             add(FlawKind::NameNotUtf8, &found, &"UTF-8")?;
         }
     }
@@ -37,7 +37,7 @@ pub(super) fn check(entry: &Entry<'_>, limits: &Limits, flaws: &mut Flaws) -> Re
         let path = data.get(5..).unwrap_or_default();
         let current = u32_at(data, 1) == Some(crc32fast::hash(entry.raw_name)) && data.first() == Some(&1);
         if !current || path != entry.raw_name {
-            let found = format_args!("`{}`", String::from_utf8_lossy(path).escape_debug()).to_string();
+            let found = format!("`{}`", String::from_utf8_lossy(path).escape_debug()).to_string();
             add(FlawKind::UnicodePathDiffers, &found, &"the same name")?;
         }
     }
@@ -70,7 +70,7 @@ pub(super) fn index(members: &[Member], flaws: &mut Flaws) -> Result<Vec<u32>, E
         if let (Some(first), Some(second)) = (member(*first), member(*second))
             && first.name.cmp(&second.name) == Ordering::Equal
         {
-            let found = format_args!("another at byte {}", first.entry_offset);
+            let found = format!("another at byte {}", first.entry_offset);
             let (kind, at) = (FlawKind::DuplicateName, second.entry_offset);
             flaws.add(Flaw::new(kind, Some(&second.name), at, found, "one"))?;
         }
@@ -79,7 +79,7 @@ pub(super) fn index(members: &[Member], flaws: &mut Flaws) -> Result<Vec<u32>, E
     for member in members {
         let first = folded.entry(member.name.to_lowercase()).or_insert(member);
         if first.name != member.name {
-            let found = format_args!("`{}`", first.name.escape_debug()).to_string();
+            let found = format!("`{}`", first.name.escape_debug()).to_string();
             let (kind, at) = (FlawKind::CaseTwin, member.entry_offset);
             flaws.add(Flaw::new(kind, Some(&member.name), at, found, "names that differ otherwise"))?;
         }
