@@ -41,6 +41,7 @@ mod meaning;
 mod names;
 mod numbered;
 mod opcode;
+mod pickle;
 mod stream;
 mod value;
 
@@ -49,7 +50,7 @@ pub use element::Element;
 pub use error::{Error, ErrorKind};
 pub use legacy::{LegacyStorage, LegacyStream};
 pub use limits::Limits;
-pub use machine::{Dialect, Pickle, SymbolUse, evaluate, evaluate_stream};
+pub use machine::{evaluate, evaluate_stream};
 pub use meaning::{
     Array, ArrayData, Bytes, Layout, Meaning, MeaningError, Number, Quantizer, Storage, StorageAt,
     StorageView, Tensor, known_symbol,
@@ -57,5 +58,6 @@ pub use meaning::{
 pub use names::python3_name;
 pub use numbered::{NumberedStorage, NumberedTensor, numbered_storages, numbered_tensors};
 pub use opcode::{Form, Opcode};
+pub use pickle::{Dialect, Pickle, SymbolUse};
 pub use stream::Stream;
 pub use value::{Behind, Id, Made, Object, Symbol, Value};
