@@ -139,9 +139,9 @@ pub(crate) fn run(args: &ConvertArgs) -> Outcome {
 fn hint(error: &Error) -> Option<String> {
     let text = error.to_string();
     let hint = if text.contains("`salvage`") {
-        "--salvage; `tensafe scan` tells what each name does when it is loaded"
+        "`tensafe scan` tells what each name does when it is loaded; --salvage leaves them out"
     } else if text.contains("`dense`") {
-        "--dense"
+        "--dense writes sparse tensors as dense ones"
     } else if text.contains("`select`") {
         "--exclude leaves single tensors out, --select takes some"
     } else if text.contains("File exists") || error.chain().to_string().contains("File exists") {

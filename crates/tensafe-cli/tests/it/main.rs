@@ -2,6 +2,7 @@
 //! the program in a directory of its own, so that paths are short and the same everywhere.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod convert;
 mod errors;
 mod help;
 mod inspect;

@@ -69,7 +69,12 @@ impl Names {
         };
         let rename = options.rename.iter().map(|(from, to)| {
             let regex = regex::Regex::new(from);
-            let regex = regex.map_err(|e| Error::option("a regular expression", from, &e.to_string()))?;
+            let regex = regex.map_err(|e| {
+                // The lines before show the expression again.
+                let text = e.to_string();
+                let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                Error::option("a regular expression", from, why)
+            })?;
             Ok((regex, to.clone()))
         });
         if let Some(dtype) = options.dtype.filter(|dtype| !CASTABLE.contains(dtype)) {
