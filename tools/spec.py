@@ -1,4 +1,6 @@
-"""Lists the rules of docs/spec.md that no test and no file of the corpus cites, and fails if there is one."""
+"""Lists the rules of docs/spec.md that no test and no file of the corpus cites, and the tests that
+docs/threat-model.md cites and that are not there; fails if there is one.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,20 @@ def main() -> int:
     print(f"{len(rules)} rules, {len(rules) - len(missing)} cited by a test or a file of the corpus")
     for line in missing:
         print(f"error: no test cites {line}", file=sys.stderr)
-    return 1 if missing else 0
+    gone = claims_without_their_test(text)
+    for name in gone:
+        print(f"error: docs/threat-model.md cites `{name}`, which is no test", file=sys.stderr)
+    return 1 if missing or gone else 0
+
+
+def claims_without_their_test(tests: str) -> list[str]:
+    """Names of tests that the threat model cites: three words or more, joined by underscores."""
+    document = (ROOT / "docs" / "threat-model.md").read_text()
+    claims = document.partition("## Claims, and the tests")[2].partition("## Claims without")[0]
+    cited = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+){2,})`", claims))
+    targets = {path.stem for path in (ROOT / "fuzz" / "fuzz_targets").glob("*.rs")}
+    there = set(re.findall(r"(?:fn|def) (\w+)\(", tests)) | targets
+    return sorted(cited - there)
 
 
 if __name__ == "__main__":
