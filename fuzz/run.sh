@@ -11,7 +11,11 @@ cd "$(dirname "$0")/.."
 found=fuzz/corpus/$target
 mkdir -p "$found"
 # Seeds are copied: libFuzzer writes to the first directory that it is given.
-seed() { find "$@" -type f -size -8k -exec cp --backup=numbered -t "$found" {} +; }
+seed() {
+    find "$@" -type f -size -8k | while IFS= read -r file; do
+        cp -- "$file" "$found/seed-$(printf %s "$file" | tr / -)"
+    done
+}
 dictionary=""
 case $target in
     header_*)
