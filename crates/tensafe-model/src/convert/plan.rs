@@ -105,12 +105,14 @@ impl Conversion {
             }
             tensors.push(planned(found, place, &names, options).map_err(refused)?);
         }
+        let mut shared: HashMap<usize, Vec<String>> = HashMap::new();
         for (alias, owner) in &owners {
-            let alias = pickled.tensors.get(*alias).map(|tensor| tensor.name.clone());
-            if let Some(tensor) = tensors.iter_mut().find(|tensor| tensor.place == *owner) {
-                tensor.aliases.extend(alias);
-                tensor.aliases.sort();
-            }
+            let name = pickled.tensors.get(*alias).map(|tensor| tensor.name.clone());
+            shared.entry(*owner).or_default().extend(name);
+        }
+        for tensor in &mut tensors {
+            tensor.aliases = shared.remove(&tensor.place).unwrap_or_default();
+            tensor.aliases.sort();
         }
         let mut all: Vec<&str> = tensors
             .iter()
