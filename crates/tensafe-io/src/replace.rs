@@ -186,6 +186,13 @@ impl Sink for FileSink {
         Ok(())
     }
 
+    fn flush_early(&self) {
+        if self.options.durable {
+            // The commit flushes again, and tells.
+            drop(self.file.sync_data());
+        }
+    }
+
     fn as_file(&self) -> Option<&File> {
         Some(&self.file)
     }

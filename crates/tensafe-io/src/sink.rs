@@ -23,6 +23,10 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// [`Io`](crate::ErrorKind::Io); what was there before is then still there.
     fn commit(&mut self) -> Result<(), Error>;
 
+    /// Begins to flush what was written so far, so that a durable commit finds less to do. Other
+    /// threads may go on writing. Nothing is promised by it: a failure shows in the commit.
+    fn flush_early(&self) {}
+
     /// The file in the making, where it is one: the kernel can then move bytes into it. Whoever
     /// writes through it keeps within the sink's length.
     fn as_file(&self) -> Option<&File> {

@@ -24,6 +24,9 @@ const JOB_BYTES: u64 = 32 << 20;
 /// Memory for a tensor that is rewritten, before a cast, on each thread.
 const PIECE_BYTES: usize = 8 << 20;
 
+/// Bytes after which a thread sees to it that the disk has begun, while the others copy on.
+const FLUSH_BYTES: u64 = 192 << 20;
+
 /// Bytes below which a second thread costs more than it brings.
 const WORTH_A_THREAD: u64 = 4 << 20;
 
@@ -253,7 +256,10 @@ impl Shared<'_> {
         let (Some(found), Some(placed)) = (found, placed) else { return Ok(()) };
         if let Some((from, bytes)) = job.run {
             copy_range(placed.source.as_ref(), from, sink, job.at, bytes)?;
-            self.done.fetch_add(bytes, Ordering::Relaxed);
+            let before = self.done.fetch_add(bytes, Ordering::Relaxed);
+            if before / FLUSH_BYTES != before.saturating_add(bytes) / FLUSH_BYTES {
+                sink.flush_early();
+            }
             return Ok(());
         }
         Gather::new(found, placed, tensor.cast).pieces(PIECE_BYTES, |at, piece| {
