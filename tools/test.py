@@ -43,8 +43,8 @@ class Step:
 def steps() -> list[Step]:
     """What is tested. cargo has one lock on its directory: its steps follow each other."""
 
-    def python(name: str, interpreter: str, *arguments: str) -> Step:
-        return Step(name, (interpreter, *arguments), after=("wheel",), counts="pytest")
+    def python(name: str, interpreter: str, *arguments: str, uses: str = "") -> Step:
+        return Step(name, (interpreter, *arguments), after=("wheel",), uses=uses, counts="pytest")
 
     return [
         Step("format", ("cargo", "fmt", "--check")),
@@ -77,8 +77,8 @@ def steps() -> list[Step]:
             after=("environments",),
             uses="cargo",
         ),
-        python("types", MAIN, "-m", "mypy", "--strict", "-p", "tensafe"),
-        python("stubs", MAIN, "-m", "mypy.stubtest", "tensafe._tensafe"),
+        python("types", MAIN, "-m", "mypy", "--strict", "-p", "tensafe", uses="mypy"),
+        python("stubs", MAIN, "-m", "mypy.stubtest", "tensafe._tensafe", uses="mypy"),
         python("lint", MAIN, "-m", "ruff", "check", "."),
         python("format-python", MAIN, "-m", "ruff", "format", "--check", "."),
         python("python", MAIN, *PYTEST, "-n", "2", "tests/python"),
