@@ -62,6 +62,8 @@ pub struct Region {
     run_bytes: u64,
     /// The dimensions to walk, outermost first: how often, and how many bytes apart.
     walk: Vec<(u64, u64)>,
+    /// Bits from one position to the next, for each dimension of `shape`.
+    steps: Vec<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -70,6 +72,8 @@ struct Cut {
     count: u64,
     step: u64,
     size: u64,
+    /// Whether the dimension stays in the shape of the part.
+    kept: bool,
 }
 
 impl Cut {
@@ -109,10 +113,8 @@ impl Region {
     /// As [`new`](Self::new).
     pub fn with_bounds(dtype: Dtype, shape: &[u64], index: &[Index], bounds: Bounds) -> Result<Self, Error> {
         crate::tensor_bytes("", dtype, shape)?;
-        let (cuts, kept) = cuts(shape, index, bounds)?;
-        if kept.contains(&0) || cuts.iter().any(|c| c.count == 0) {
-            return Ok(Self { dtype, shape: kept, first: 0, run_bytes: 0, walk: Vec::new() });
-        }
+        let cuts = cuts(shape, index, bounds)?;
+        let kept: Vec<u64> = cuts.iter().filter(|c| c.kept).map(|c| c.count).collect();
 
         // Bits from one position to the next, per dimension.
         let mut strides = Vec::with_capacity(shape.len());
@@ -122,6 +124,11 @@ impl Region {
             stride = stride.saturating_mul(*size);
         }
         strides.reverse();
+        let steps = cuts.iter().zip(&strides).filter(|(c, _)| c.kept);
+        let steps = steps.map(|(c, stride)| c.step.saturating_mul(*stride)).collect();
+        if cuts.iter().any(|c| c.count == 0) {
+            return Ok(Self { dtype, shape: kept, first: 0, run_bytes: 0, walk: Vec::new(), steps });
+        }
 
         // The innermost dimension that is not whole splits the region into runs.
         let split = cuts.iter().rposition(|c| !c.is_whole());
@@ -147,7 +154,7 @@ impl Region {
             }
         }
         let walk = walk.into_iter().map(|(count, bits)| (count, bits / 8)).collect();
-        Ok(Self { dtype, shape: kept, first: first / 8, run_bytes: run / 8, walk })
+        Ok(Self { dtype, shape: kept, first: first / 8, run_bytes: run / 8, walk, steps })
     }
 
     /// The element type.
@@ -166,6 +173,13 @@ impl Region {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.run_bytes.saturating_mul(self.run_count())
+    }
+
+    /// Bits from one position to the next within the tensor, for each dimension of
+    /// [`shape`](Self::shape).
+    #[must_use]
+    pub fn steps(&self) -> &[u64] {
+        &self.steps
     }
 
     /// How many runs the part has.
@@ -251,8 +265,8 @@ impl Iterator for Runs {
 
 impl FusedIterator for Runs {}
 
-/// One cut for each dimension of the tensor, and the shape that stays.
-fn cuts(shape: &[u64], index: &[Index], bounds: Bounds) -> Result<(Vec<Cut>, Vec<u64>), Error> {
+/// One cut for each dimension of the tensor.
+fn cuts(shape: &[u64], index: &[Index], bounds: Bounds) -> Result<Vec<Cut>, Error> {
     let ellipses = index.iter().filter(|i| **i == Index::Ellipsis).count();
     let given = index.len() - ellipses;
     if ellipses > 1 {
@@ -268,28 +282,23 @@ fn cuts(shape: &[u64], index: &[Index], bounds: Bounds) -> Result<(Vec<Cut>, Vec
             other => expanded.push(*other),
         }
     }
-    let mut kept = Vec::with_capacity(shape.len());
     let mut cuts = Vec::with_capacity(shape.len());
     let items = expanded.into_iter().chain(core::iter::repeat(Index::FULL));
     for (dimension, (size, item)) in shape.iter().zip(items).enumerate() {
         let cut = match item {
             Index::At(at) => at_cut(at, dimension, *size)?,
-            Index::Range { start, stop, step } => {
-                let cut = range_cut(start, stop, step, dimension, *size, bounds)?;
-                kept.push(cut.count);
-                cut
-            }
-            Index::Ellipsis => Cut { start: 0, count: *size, step: 1, size: *size },
+            Index::Range { start, stop, step } => range_cut(start, stop, step, dimension, *size, bounds)?,
+            Index::Ellipsis => Cut { start: 0, count: *size, step: 1, size: *size, kept: true },
         };
         cuts.push(cut);
     }
-    Ok((cuts, kept))
+    Ok(cuts)
 }
 
 fn at_cut(at: i64, dimension: usize, size: u64) -> Result<Cut, Error> {
     let from_start = if at < 0 { i128::from(at) + i128::from(size) } else { i128::from(at) };
     match u64::try_from(from_start) {
-        Ok(start) if start < size => Ok(Cut { start, count: 1, step: 1, size }),
+        Ok(start) if start < size => Ok(Cut { start, count: 1, step: 1, size, kept: false }),
         _ => Err(Error::new(Detail::IndexOutOfRange { index: i128::from(at), dimension, size })),
     }
 }
@@ -324,7 +333,7 @@ fn range_cut(
     let count = stop.saturating_sub(start).div_ceil(step);
     // A single position has no step; keeping 1 lets it join a run.
     let step = if count > 1 { step } else { 1 };
-    Ok(Cut { start: if count == 0 { 0 } else { start }, count, step, size })
+    Ok(Cut { start: if count == 0 { 0 } else { start }, count, step, size, kept: true })
 }
 
 /// S-20. The nearest cut that is legal: outwards to whole bytes, within the dimension.
@@ -416,6 +425,12 @@ mod tests {
                     prop_assert_eq!(&bytes, &expected);
                     prop_assert_eq!(region.bytes(), bytes.len() as u64);
                     prop_assert_eq!(region.run_count(), region.runs(0).count() as u64);
+                    let mut stepped = vec![region.span(0).start * 8];
+                    for (count, step) in region.shape().iter().zip(region.steps()) {
+                        stepped = stepped.iter().flat_map(|at| (0..*count).map(move |i| at + i * step)).collect();
+                    }
+                    let elements: Vec<u64> = offsets.iter().map(|o| o * 16).collect();
+                    prop_assert_eq!(stepped, elements);
                     let runs: Vec<_> = region.runs(10).collect();
                     for pair in runs.windows(2) {
                         prop_assert!(pair[0].end <= pair[1].start, "runs ascend and never overlap");

@@ -1,31 +1,33 @@
-//! Memory of our own, zeroed, that a failed reservation does not abort.
+//! Memory of our own, that a failed reservation does not abort.
 
 use std::io;
 
-use memmap2::MmapMut;
+use crate::pool::Pooled;
 
 /// Below this many bytes a heap block is cheaper than a mapping, and mappings are few per process.
 const SMALL: usize = 128 << 10;
 
+#[derive(Debug)]
 pub(crate) enum Arena {
     /// Aligned for every element type.
     Small(Box<[u128]>, usize),
-    /// Whole pages.
-    Large(MmapMut),
+    /// From the border of a page on.
+    Large(Pooled, usize),
 }
 
 impl Arena {
-    pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
+    /// Memory whose content is whatever was there before.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
         if len < SMALL {
             return Ok(Self::Small(vec![0; len.div_ceil(16)].into_boxed_slice(), len));
         }
-        MmapMut::map_anon(len).map(Self::Large)
+        Pooled::new(len).map(|memory| Self::Large(memory, len))
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Small(words, len) => bytemuck::cast_slice_mut(words).get_mut(..*len).unwrap_or_default(),
-            Self::Large(map) => map,
+            Self::Large(memory, len) => memory.bytes_mut().get_mut(..*len).unwrap_or_default(),
         }
     }
 }

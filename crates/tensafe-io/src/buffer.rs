@@ -1,6 +1,10 @@
 //! Memory that tensors live in, shared by reference count.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, Weak},
+};
 
 use memmap2::MmapMut;
 
@@ -39,32 +43,24 @@ impl Buffer {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) where the memory cannot be reserved.
     pub fn zeroed(len: usize) -> Result<Self, Error> {
-        Self::filled(len, |_| Ok(()))
+        Self::filled(len, |out| {
+            out.fill(0);
+            Ok(())
+        })
     }
 
-    /// New memory that `fill` writes before anything else sees it.
+    /// New memory that `fill` writes before anything else sees it. What `fill` leaves out is whatever
+    /// was there before: memory is used again.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) where the memory cannot be reserved; what `fill` returns.
     pub fn filled(len: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), Error>) -> Result<Self, Error> {
-        let mut arena = Arena::zeroed(len).map_err(|e| Error::memory(len as u64, e))?;
+        let mut arena = Arena::new(len).map_err(|e| Error::memory(len as u64, e))?;
         fill(arena.bytes_mut())?;
         Ok(Self::from_arena(arena))
     }
 
-    /// New pieces of memory, each given back by itself, that `fill` writes before anything else sees
-    /// them.
-    pub(crate) fn filled_each(
-        lens: &[usize],
-        fill: impl FnOnce(Vec<&mut [u8]>) -> Result<(), Error>,
-    ) -> Result<Vec<Self>, Error> {
-        let zeroed = |len: &usize| Arena::zeroed(*len).map_err(|e| Error::memory(*len as u64, e));
-        let mut arenas = lens.iter().map(zeroed).collect::<Result<Vec<_>, _>>()?;
-        fill(arenas.iter_mut().map(Arena::bytes_mut).collect())?;
-        Ok(arenas.into_iter().map(Self::from_arena).collect())
-    }
-
-    fn from_arena(mut arena: Arena) -> Self {
+    pub(crate) fn from_arena(mut arena: Arena) -> Self {
         let bytes = arena.bytes_mut();
         let (start, len) = (bytes.as_mut_ptr(), bytes.len());
         Self { memory: Arc::new(Memory::Owned { _arena: arena }), start, len }
@@ -97,6 +93,13 @@ impl Buffer {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} bytes", self.len);
         let start = self.start.wrapping_add(range.start);
         Self { memory: Arc::clone(&self.memory), start, len: range.end - range.start }
+    }
+
+    /// This part of a memory and the `next` as one, where the next ends behind it in the same memory.
+    pub(crate) fn joined(&self, next: &Self) -> Option<Self> {
+        let len = next.start.addr().checked_add(next.len)?.checked_sub(self.start.addr())?;
+        let same = Arc::ptr_eq(&self.memory, &next.memory) && next.start.addr() >= self.start.addr();
+        same.then(|| Self { memory: Arc::clone(&self.memory), start: self.start, len: len.max(self.len) })
     }
 
     /// Bytes.
@@ -167,6 +170,21 @@ impl Buffer {
     #[must_use]
     pub fn is_mapped(&self) -> bool {
         matches!(*self.memory, Memory::Mapped { .. })
+    }
+
+    /// Tells, without keeping the memory alive, whether anything else does.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(Arc::downgrade(&self.memory))
+    }
+}
+
+/// What [`Buffer::watch`] returns.
+pub(crate) struct Watch(Weak<Memory>);
+
+impl Watch {
+    /// Whether some part of the memory is still in use.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tensafe_format::Dtype;
+
 /// Who is to blame, and so what a caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -43,6 +45,14 @@ enum Detail {
     TooLargeForHost { bytes: u64 },
     Memory { bytes: u64, source: io::Error },
     OutOfBounds { range: Range<u64>, bytes: u64 },
+    Selection { tensor: String, source: tensafe_format::Error },
+    Dimension { tensor: String, dimension: usize, shape: Vec<u64> },
+    Shard { tensor: String, rank: u64, world: u64 },
+    Interval { tensor: String, range: Range<u64>, reached: u64, size: u64 },
+    Strides { dtype: Dtype, shape: Vec<u64>, strides: Vec<u64> },
+    Destination { tensor: String, found: u64, needed: u64 },
+    Budget { tensor: String, needed: u64, budget: u64 },
+    Cancelled,
 }
 
 impl Error {
@@ -103,6 +113,45 @@ impl Error {
         Self::new(Detail::OutOfBounds { range, bytes })
     }
 
+    /// A part that is none of its tensor.
+    pub(crate) fn selection(tensor: &str, source: tensafe_format::Error) -> Self {
+        Self::new(Detail::Selection { tensor: tensor.into(), source })
+    }
+
+    pub(crate) fn no_dimension(tensor: &str, dimension: usize, shape: &[u64]) -> Self {
+        Self::new(Detail::Dimension { tensor: tensor.into(), dimension, shape: shape.into() })
+    }
+
+    pub(crate) fn shard(tensor: &str, rank: u64, world: u64) -> Self {
+        Self::new(Detail::Shard { tensor: tensor.into(), rank, world })
+    }
+
+    /// An interval that is out of its dimension, or not behind the one before it.
+    pub(crate) fn interval(tensor: &str, range: Range<u64>, reached: u64, size: u64) -> Self {
+        Self::new(Detail::Interval { tensor: tensor.into(), range, reached, size })
+    }
+
+    /// Strides that no destination can have.
+    pub(crate) fn strides(dtype: Dtype, shape: &[u64], strides: &[u64]) -> Self {
+        Self::new(Detail::Strides { dtype, shape: shape.into(), strides: strides.into() })
+    }
+
+    /// Memory of the caller that is missing or too short.
+    pub(crate) fn destination(tensor: &str, found: u64, needed: u64) -> Self {
+        Self::new(Detail::Destination { tensor: tensor.into(), found, needed })
+    }
+
+    /// A tensor that no budget of this size has room for.
+    pub(crate) fn budget(tensor: &str, needed: u64, budget: u64) -> Self {
+        Self::new(Detail::Budget { tensor: tensor.into(), needed, budget })
+    }
+
+    /// The caller asked for an end.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::new(Detail::Cancelled)
+    }
+
     /// The format's error with the file that it was met in.
     pub fn format(path: Option<&Path>, source: tensafe_format::Error) -> Self {
         Self::new(Detail::Format { path: path.map(Path::to_owned), source })
@@ -129,7 +178,16 @@ impl Error {
                 ErrorKind::Io
             }
             Detail::TooLargeForHost { .. } => ErrorKind::Unsupported,
-            Detail::NotRegular { .. } | Detail::OutOfBounds { .. } => ErrorKind::Usage,
+            Detail::NotRegular { .. }
+            | Detail::OutOfBounds { .. }
+            | Detail::Selection { .. }
+            | Detail::Dimension { .. }
+            | Detail::Shard { .. }
+            | Detail::Interval { .. }
+            | Detail::Strides { .. }
+            | Detail::Destination { .. } => ErrorKind::Usage,
+            Detail::Budget { .. } => ErrorKind::Limit,
+            Detail::Cancelled => ErrorKind::Cancelled,
             Detail::Format { source, .. } => match source.kind() {
                 tensafe_format::ErrorKind::Limit => ErrorKind::Limit,
                 tensafe_format::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -156,7 +214,7 @@ impl Error {
     #[must_use]
     pub fn as_format(&self) -> Option<&tensafe_format::Error> {
         match &*self.0 {
-            Detail::Format { source, .. } => Some(source),
+            Detail::Format { source, .. } | Detail::Selection { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -278,6 +336,33 @@ impl fmt::Display for Error {
             Detail::OutOfBounds { range, bytes } => {
                 write!(f, "bytes {}..{} asked for, there are {bytes}", range.start, range.end)
             }
+            Detail::Selection { tensor, .. } => write!(f, "tensor `{tensor}`"),
+            Detail::Dimension { tensor, dimension, shape } => {
+                let has = shape.len();
+                write!(f, "tensor `{tensor}`: dimension {dimension} asked for, the shape {shape:?} has {has}")
+            }
+            Detail::Shard { tensor, rank, world } => write!(
+                f,
+                "tensor `{tensor}`: part {rank} of {world} asked for, needed a part from 0 to below their number"
+            ),
+            Detail::Interval { tensor, range: Range { start, end }, reached, size } => write!(
+                f,
+                "tensor `{tensor}`: interval {start}..{end} of a dimension of {size}, needed one that begins at \
+                 {reached} or later and ends by {size}"
+            ),
+            Detail::Strides { dtype, shape, strides } => write!(
+                f,
+                "strides of {strides:?} bytes cannot hold {dtype} {shape:?}: needed one for each dimension, each \
+                 past what the smaller ones reach"
+            ),
+            Detail::Destination { tensor, found, needed } => {
+                write!(f, "tensor `{tensor}`: memory of {found} bytes to read into, needed {needed}")
+            }
+            Detail::Budget { tensor, needed, budget } => write!(
+                f,
+                "tensor `{tensor}` needs {needed} bytes, the budget leaves {budget} for tensors; raise budget="
+            ),
+            Detail::Cancelled => write!(f, "cancelled"),
         }
     }
 }
@@ -294,7 +379,7 @@ impl StdError for Error {
             // "No such file or directory" is all that the cause would say.
             Detail::Missing { .. } => None,
             Detail::Os { source, .. } | Detail::Memory { source, .. } => Some(source),
-            Detail::Format { source, .. } => Some(source),
+            Detail::Format { source, .. } | Detail::Selection { source, .. } => Some(source),
             _ => None,
         }
     }

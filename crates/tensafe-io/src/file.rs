@@ -3,11 +3,12 @@
 use std::{
     fs::{self, File, Metadata},
     io,
+    ops::Range,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Error, FileSystem, Identity, Latency, Source, SourceInfo, error::refusal};
+use crate::{Error, FileSystem, Identity, Latency, Source, SourceInfo, direct::Direct, error::refusal};
 
 /// An open file as a [`Source`]. A file that was replaced by another of the same name goes on
 /// being read; one that is changed in place is noticed by its [`Identity`].
@@ -17,6 +18,8 @@ pub struct FileSource {
     path: PathBuf,
     len: u64,
     file_system: FileSystem,
+    /// The same file, opened for direct reads when the first is asked for.
+    direct: Direct,
 }
 
 impl FileSource {
@@ -51,7 +54,7 @@ impl FileSource {
             return Err(Error::not_regular(&path));
         }
         let file_system = FileSystem::of(&file);
-        Ok(Self { len: metadata.len(), file, path, file_system })
+        Ok(Self { len: metadata.len(), file, path, file_system, direct: Direct::default() })
     }
 
     /// The file system that the file is on.
@@ -62,6 +65,15 @@ impl FileSource {
 
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    #[cfg(target_os = "linux")]
+    fn advise(&self, range: &Range<u64>, advice: rustix::fs::Advice) {
+        let len = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+        if len.is_some() {
+            // Advice: a refusal changes nothing.
+            let _ = rustix::fs::fadvise(&self.file, range.start, len, advice);
+        }
     }
 }
 
@@ -95,7 +107,8 @@ impl Source for FileSource {
     fn info(&self) -> SourceInfo {
         let local = self.file_system.is_local();
         let latency = if local { Latency::Local } else { Latency::Network };
-        SourceInfo { mappable: true, shared: local, ..SourceInfo::new(latency) }
+        let direct = local && self.direct.may_work();
+        SourceInfo { mappable: true, shared: local, direct, ..SourceInfo::new(latency) }
     }
 
     fn path(&self) -> Option<&Path> {
@@ -104,6 +117,33 @@ impl Source for FileSource {
 
     fn as_file(&self) -> Option<(&File, u64)> {
         Some((&self.file, 0))
+    }
+
+    fn read_direct(&self, offset: u64, out: &mut [u8]) -> Result<Option<usize>, Error> {
+        let range = offset..offset.saturating_add(out.len() as u64);
+        self.direct
+            .read(&self.file, offset, out)
+            .map_err(|e| Error::os_range("read", Some(&self.path), range, e))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn resident(&self, range: Range<u64>) -> Option<u64> {
+        crate::residency::resident(&self.file, &range)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn will_need(&self, range: Range<u64>) {
+        self.advise(&range, rustix::fs::Advice::WillNeed);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn forget(&self, range: Range<u64>) {
+        self.advise(&range, rustix::fs::Advice::DontNeed);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_ahead(&self) -> Option<u64> {
+        crate::residency::read_ahead(&self.file)
     }
 }
 
@@ -147,11 +187,11 @@ fn nanoseconds(time: SystemTime) -> i128 {
 }
 
 #[cfg(unix)]
-fn read_some_at(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_some_at(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, out, offset)
 }
 
 #[cfg(windows)]
-fn read_some_at(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_some_at(file: &File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, out, offset)
 }

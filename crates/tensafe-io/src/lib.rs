@@ -4,6 +4,7 @@
 //! - [`TensorFile`] is one open file: its [`Header`](tensafe_format::Header) and its bytes.
 //! - [`Source`] is where bytes are read from: a file, memory, or what a caller brings.
 //! - [`Buffer`] is memory that tensors live in; every view keeps it alive.
+//! - [`Plan`] says what to load, from several files at once; [`Execution`] reads it, within a budget.
 //! - [`Sink`] is where bytes are written to; nothing is visible before it commits. [`FileSink`]
 //!   writes a temporary file and renames it.
 //!
@@ -19,34 +20,53 @@
 //! ```
 //!
 //! # What this crate does not do
-//! It knows no JSON and no framework; it sees one file at a time. Threads, not futures.
+//! It knows no JSON and no framework. Threads, not futures.
 #![warn(missing_docs)]
 
+mod ahead;
 mod arena;
+mod budget;
 mod buffer;
+mod content;
 mod copy;
+mod destination;
+mod direct;
 mod error;
+mod execute;
+mod explain;
 mod file;
 mod filesystem;
 mod group;
+mod lower;
 mod mapping;
 mod memory;
 mod parallel;
+mod plan;
+mod pool;
 mod replace;
+#[cfg(target_os = "linux")]
+mod residency;
+mod scatter;
 mod sink;
 mod source;
+mod sync;
 mod tensor_file;
 
 pub use buffer::Buffer;
 pub use copy::{COPY_BYTES, copy_range};
+pub use destination::Destination;
 pub use error::{Chain, Error, ErrorKind};
+pub use execute::{Control, ExecuteOptions, Execution, Loaded, explain};
+pub use explain::{Explain, ExplainedRange, Method, Why};
 pub use file::FileSource;
 pub use filesystem::FileSystem;
 pub use group::Group;
 pub use mapping::MapPermit;
 pub use memory::MemorySource;
 pub use parallel::{read_parallel, write_parallel};
+pub use plan::{Entry, Order, Plan, Selection};
+pub use pool::{limit_pool, trim_pool};
 pub use replace::{FileSink, ReplaceOptions};
 pub use sink::{MemorySink, Sink};
 pub use source::{Identity, Latency, Source, SourceInfo};
-pub use tensor_file::{Access, OpenOptions, TensorFile, write_file};
+pub use tensor_file::{Access, Cache, OpenOptions, TensorFile, write_file};

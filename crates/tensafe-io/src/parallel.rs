@@ -23,23 +23,16 @@ const WRITE_BYTES: usize = 8 << 20;
 /// # Cost
 /// Blocks. Threads of its own for more than 4 MiB; no memory.
 pub fn read_parallel(source: &dyn Source, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-    read_each(source, vec![(offset, out)])
-}
-
-/// Fills each piece of memory with the bytes of `source` from its offset on, as [`read_parallel`].
-pub(crate) fn read_each(source: &dyn Source, mut pieces: Vec<(u64, &mut [u8])>) -> Result<(), Error> {
     let info = source.info();
-    let total = pieces.iter().fold(0usize, |n, (_, out)| n.saturating_add(out.len()));
-    if total < WORTH_A_THREAD || info.latency == Latency::Memory {
-        return pieces.iter_mut().try_for_each(|(offset, out)| source.read_at(*offset, out));
+    if out.len() < WORTH_A_THREAD || info.latency == Latency::Memory {
+        return source.read_at(offset, out);
     }
-    let mut requests = Vec::with_capacity(pieces.len());
-    for (mut at, out) in pieces {
-        for piece in out.chunks_mut(info.request_bytes.max(1)) {
-            let bytes = piece.len() as u64;
-            requests.push((at, piece));
-            at = at.saturating_add(bytes);
-        }
+    let mut at = offset;
+    let mut requests = Vec::new();
+    for piece in out.chunks_mut(info.request_bytes.max(1)) {
+        let bytes = piece.len() as u64;
+        requests.push((at, piece));
+        at = at.saturating_add(bytes);
     }
     // A request to a server waits more than it works.
     let at_once = if info.latency >= Latency::Network { 16 } else { processors().min(8) };

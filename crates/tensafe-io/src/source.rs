@@ -39,6 +39,39 @@ pub trait Source: Send + Sync + fmt::Debug {
     fn as_file(&self) -> Option<(&File, u64)> {
         None
     }
+
+    /// Fills `out` past every cache, as far as the bytes reach: `offset`, the length and the address
+    /// of `out` are multiples of 4096. Returns how many bytes were read, `None` where the source
+    /// cannot do this, which nothing is wrong with.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) where the bytes cannot be read.
+    fn read_direct(&self, offset: u64, out: &mut [u8]) -> Result<Option<usize>, Error> {
+        let _ = (offset, out);
+        Ok(None)
+    }
+
+    /// How many bytes of a range are in a cache of this machine; `None` where that is not known.
+    fn resident(&self, range: Range<u64>) -> Option<u64> {
+        let _ = range;
+        None
+    }
+
+    /// Asks that the bytes of a range be brought into the cache. Returns soon; nothing is promised.
+    fn will_need(&self, range: Range<u64>) {
+        let _ = range;
+    }
+
+    /// Asks that the bytes of a range leave the cache. Nothing is promised.
+    fn forget(&self, range: Range<u64>) {
+        let _ = range;
+    }
+
+    /// Bytes that are read ahead of who reads in order, without being asked; `None` where that is not
+    /// known.
+    fn read_ahead(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What tells one content of a file from another. Two equal identities may still hide a change
@@ -65,13 +98,15 @@ pub struct SourceInfo {
     pub mappable: bool,
     /// Whether other processes that read the same bytes share one cache.
     pub shared: bool,
+    /// Whether bytes may be read past every cache.
+    pub direct: bool,
 }
 
 impl SourceInfo {
-    /// Requests of 8 MiB to bytes that are not mappable and not shared, at the given latency.
+    /// Requests of 8 MiB to bytes that are not mappable, not shared and not to be read directly, at the given latency.
     #[must_use]
     pub const fn new(latency: Latency) -> Self {
-        Self { request_bytes: 8 << 20, latency, mappable: false, shared: false }
+        Self { request_bytes: 8 << 20, latency, mappable: false, shared: false, direct: false }
     }
 }
 
@@ -123,6 +158,21 @@ macro_rules! forward {
             }
             fn as_file(&self) -> Option<(&File, u64)> {
                 (**self).as_file()
+            }
+            fn read_direct(&self, offset: u64, out: &mut [u8]) -> Result<Option<usize>, Error> {
+                (**self).read_direct(offset, out)
+            }
+            fn resident(&self, range: Range<u64>) -> Option<u64> {
+                (**self).resident(range)
+            }
+            fn will_need(&self, range: Range<u64>) {
+                (**self).will_need(range);
+            }
+            fn forget(&self, range: Range<u64>) {
+                (**self).forget(range);
+            }
+            fn read_ahead(&self) -> Option<u64> {
+                (**self).read_ahead()
             }
         }
     )*};

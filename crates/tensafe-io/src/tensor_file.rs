@@ -3,36 +3,47 @@
 use std::{ops::Range, path::Path, sync::Arc};
 
 use tensafe_format::{
-    Bounds, Header, Index, Layout, LayoutOptions, Metadata, ParseOptions, Region, TensorInfo, TensorSpec,
+    Bounds, Header, Index, Layout, LayoutOptions, Metadata, ParseOptions, TensorInfo, TensorSpec,
     header_range,
 };
 
 use crate::{
-    Buffer, Error, FileSink, FileSource, Identity, Latency, MapPermit, MemorySource, ReplaceOptions, Sink,
-    Source,
-    group::{Group, plan},
+    Buffer, Error, ExecuteOptions, Execution, FileSink, FileSource, Group, Latency, MapPermit, MemorySource,
+    Plan, ReplaceOptions, Selection, Sink, Source, ahead,
+    content::Content,
+    lower::Means,
     mapping,
-    parallel::{read_each, read_parallel, write_parallel},
+    parallel::{read_parallel, write_parallel},
     source::checked_range,
 };
-
-/// Two runs of a region are read as one where the gap between them is at most this many bytes: a
-/// disk reads whole pages anyway.
-const CLOSE: u64 = 4096;
-
-/// Bytes of memory that the gathering of close runs may take.
-const GATHER_BYTES: u64 = 4 << 20;
 
 /// How the bytes of a file reach memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Positioned reads into memory of our own. A file that is cut short or changed is an error.
+    /// Positioned reads through the page cache into memory of our own. A file that is cut short or
+    /// changed is an error.
     #[default]
     Read,
+    /// Reads past the page cache, where the file system has them; else as [`Read`](Self::Read).
+    Direct,
+    /// Reads: through the page cache what is in it, past it what is not and large.
+    Owned,
     /// A private mapping: nothing is copied, and bytes are read when they are touched.
     Map(MapPermit),
-    /// A mapping on local file systems, reads on those of a network or of user space.
+    /// A mapping on local file systems, reads on those of a network or of user space. Parts of tensors
+    /// that are not in the page cache are read.
     Auto(MapPermit),
+}
+
+/// Whether what was read stays in the page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cache {
+    /// As the system likes.
+    #[default]
+    Keep,
+    /// What reading brought there leaves it again. Files are read then, not mapped, unless mapping is
+    /// asked for.
+    Drop,
 }
 
 /// How to open a file.
@@ -43,6 +54,8 @@ pub struct OpenOptions {
     pub parse: ParseOptions,
     /// Reads or mapping.
     pub access: Access,
+    /// What becomes of the page cache.
+    pub cache: Cache,
 }
 
 impl OpenOptions {
@@ -50,6 +63,13 @@ impl OpenOptions {
     #[must_use]
     pub const fn with_parse(mut self, parse: ParseOptions) -> Self {
         self.parse = parse;
+        self
+    }
+
+    /// The same options with another choice for the page cache.
+    #[must_use]
+    pub const fn with_cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
         self
     }
 
@@ -64,9 +84,7 @@ impl OpenOptions {
 /// An open safetensors file. Cheap to share between threads: reads have no cursor.
 #[derive(Debug)]
 pub struct TensorFile {
-    source: Arc<dyn Source>,
-    mapping: Option<Buffer>,
-    identity: Option<Identity>,
+    content: Content,
     header: Header,
 }
 
@@ -89,16 +107,19 @@ impl TensorFile {
     /// As [`open`](Self::open).
     pub fn from_file(source: FileSource, options: &OpenOptions) -> Result<Self, Error> {
         let permit = match options.access {
-            Access::Read => None,
+            Access::Read | Access::Direct | Access::Owned => None,
             Access::Map(permit) => Some(permit),
-            Access::Auto(permit) => Some(permit).filter(|_| source.file_system().is_local()),
+            Access::Auto(permit) => {
+                let maps = source.file_system().is_local() && options.cache == Cache::Keep;
+                Some(permit).filter(|_| maps)
+            }
         };
         let source = Arc::new(source);
-        let mut file = Self::from_source(Arc::clone(&source) as Arc<dyn Source>, &options.parse)?;
+        let mut file = Self::from_source_with(Arc::clone(&source) as Arc<dyn Source>, options)?;
         if let Some(permit) = permit {
-            file.mapping = Some(mapping::map(&source, permit)?);
+            file.content.memory = Some(mapping::map(&source, permit)?);
             // The header was read, the mapping came after: it is of the same file, or refused.
-            file.check_unchanged()?;
+            file.content.check_unchanged()?;
         }
         Ok(file)
     }
@@ -108,9 +129,17 @@ impl TensorFile {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_source(source: Arc<dyn Source>, parse: &ParseOptions) -> Result<Self, Error> {
+        Self::from_source_with(source, &OpenOptions::default().with_parse(*parse))
+    }
+
+    /// Takes any source of bytes, which is read as the options say; a mapping is made of files alone.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_source_with(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Self, Error> {
         let identity = source.identity()?;
-        let header = read_header(&*source, parse)?;
-        Ok(Self { source, mapping: None, identity, header })
+        let header = read_header(&*source, &options.parse)?;
+        Ok(Self { content: Content::new(source, identity, options), header })
     }
 
     /// Takes the bytes of a whole file; tensors are parts of them, nothing is copied.
@@ -120,7 +149,8 @@ impl TensorFile {
     pub fn from_memory(bytes: Buffer, parse: &ParseOptions) -> Result<Self, Error> {
         let source = Arc::new(MemorySource::new(bytes.clone()));
         let mut file = Self::from_source(source, parse)?;
-        file.mapping = Some(bytes);
+        file.content.memory = Some(bytes);
+        file.content.means = Means::Memory;
         Ok(file)
     }
 
@@ -133,19 +163,19 @@ impl TensorFile {
     /// The path, where the bytes come from a file.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        self.source.path()
+        self.content.source.path()
     }
 
     /// The bytes' source.
     #[must_use]
     pub fn source(&self) -> &dyn Source {
-        &*self.source
+        &*self.content.source
     }
 
     /// The whole file where it is in memory: a mapping, or the bytes it was made from.
     #[must_use]
     pub fn memory(&self) -> Option<&Buffer> {
-        self.mapping.as_ref()
+        self.content.memory.as_ref()
     }
 
     /// What the header says of the tensor `name`.
@@ -187,24 +217,21 @@ impl TensorFile {
     /// As [`read`](Self::read).
     ///
     /// # Cost
-    /// As [`read`](Self::read).
+    /// None where the file is in memory: a mapping that the system would read in small steps is read
+    /// ahead by threads of its own. Otherwise memory for the tensors, and parallel reads.
     pub fn groups(&self) -> Result<Vec<Group>, Error> {
-        if self.mapping.is_some() {
-            let (tensors, offset) = (0..self.header.len(), self.header.data_start());
-            return Ok(vec![Group { tensors, offset, bytes: self.data()? }]);
+        if let Some(memory) = &self.content.memory {
+            let range = self.header.data_start()..self.header.file_bytes();
+            ahead::start(&self.content.source, memory, range.clone());
+            let tensors = 0..self.header.len();
+            return Ok(vec![Group { tensors, offset: range.start, bytes: self.read(range)? }]);
         }
-        let planned = plan(&self.header);
-        let len = |range| checked_range(range, self.header.file_bytes()).map(|places| places.len());
-        let lens = planned.iter().map(|group| len(&group.range)).collect::<Result<Vec<_>, _>>()?;
-        let pieces = Buffer::filled_each(&lens, |pieces| {
-            let offsets = planned.iter().map(|group| group.range.start);
-            read_each(&*self.source, offsets.zip(pieces).collect())?;
-            self.check_unchanged()
-        })?;
-        let groups = planned.into_iter().zip(pieces);
-        Ok(groups
-            .map(|(group, bytes)| Group { tensors: group.tensors, offset: group.range.start, bytes })
-            .collect())
+        let mut plan = Plan::new();
+        for info in self.header.tensors() {
+            plan.add(0, &self.header, &info, &Selection::Whole)?;
+        }
+        let contents = vec![self.content.clone()];
+        Execution::over(Arc::new(plan), contents, ExecuteOptions::default())?.groups(&self.header)
     }
 
     /// A range of the file, in bytes, half-open.
@@ -217,8 +244,8 @@ impl TensorFile {
     /// None where the file is in memory. Otherwise memory for the range, and parallel reads.
     pub fn read(&self, range: Range<u64>) -> Result<Buffer, Error> {
         let places = checked_range(&range, self.header.file_bytes())?;
-        match &self.mapping {
-            Some(mapping) => Ok(mapping.slice(places)),
+        match &self.content.memory {
+            Some(memory) => Ok(memory.slice(places)),
             None => Buffer::filled(places.len(), |out| self.read_into(range.start, out)),
         }
     }
@@ -229,16 +256,17 @@ impl TensorFile {
     /// As [`read`](Self::read).
     ///
     /// # Cost
-    /// A copy where the file is in memory, else parallel reads. Allocates nothing.
+    /// A copy where the file is in memory, else parallel reads through the page cache. Allocates
+    /// nothing.
     pub fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let range = offset..offset.saturating_add(out.len() as u64);
         let places = checked_range(&range, self.header.file_bytes())?;
-        if let Some(mapping) = &self.mapping {
-            mapping.slice(places).copy_to(out);
+        if let Some(memory) = &self.content.memory {
+            memory.slice(places).copy_to(out);
             return Ok(());
         }
-        read_parallel(&*self.source, offset, out)?;
-        self.check_unchanged()
+        read_parallel(&*self.content.source, offset, out)?;
+        self.content.check_unchanged()
     }
 
     /// A part of the tensor `name`, and its bytes in row-major order.
@@ -248,81 +276,22 @@ impl TensorFile {
     /// [`Region::new`](tensafe_format::Region::new).
     ///
     /// # Cost
-    /// Memory for the part, none where it is one run of a file in memory. Reads the bytes of the
-    /// part, and the gaps between its runs where they are at most a page.
-    pub fn region(&self, name: &str, index: &[Index], bounds: Bounds) -> Result<(Region, Buffer), Error> {
+    /// Memory for the part, none where it is one run of a file in memory. Reads what a [`Plan`] of it
+    /// would: [`explain`](crate::explain()) tells.
+    pub fn region(&self, name: &str, index: &[Index], bounds: Bounds) -> Result<(Vec<u64>, Buffer), Error> {
         let info = self.info(name)?;
-        let region = Region::with_bounds(info.dtype(), info.shape(), index, bounds)
-            .map_err(|e| Error::format(self.path(), e))?;
-        let base = self.header.file_range(&info).start;
-        if region.run_count() <= 1 {
-            let buffer = self.read(region.runs(base).next().unwrap_or(base..base))?;
-            return Ok((region, buffer));
-        }
-        let bytes = region.bytes();
-        let len = usize::try_from(bytes).map_err(|_| Error::too_large_for_host(bytes))?;
-        let buffer = Buffer::filled(len, |out| self.gather(&region, base, out))?;
-        Ok((region, buffer))
+        let mut plan = Plan::new();
+        let selection = Selection::Index(index.to_vec(), bounds);
+        plan.add(0, &self.header, &info, &selection)?;
+        let shape = plan.entries().first().map(|entry| entry.shape().to_vec()).unwrap_or_default();
+        let contents = vec![self.content.clone()];
+        let mut execution = Execution::over(Arc::new(plan), contents, ExecuteOptions::default())?;
+        let loaded = execution.next().unwrap_or_else(|| Err(Error::cancelled()))?;
+        Ok((shape, loaded.bytes))
     }
 
-    /// Copies the runs of a region, one after the other, to `out`.
-    fn gather(&self, region: &Region, base: u64, out: &mut [u8]) -> Result<(), Error> {
-        let run_len = usize::try_from(region.run_bytes());
-        let run_len = run_len.map_err(|_| Error::too_large_for_host(region.run_bytes()))?;
-        if let Some(memory) = &self.mapping {
-            let bytes = memory.as_slice();
-            for (run, out) in region.runs(base).zip(out.chunks_exact_mut(run_len)) {
-                out.copy_from_slice(&bytes[checked_range(&run, bytes.len() as u64)?]);
-            }
-            return Ok(());
-        }
-        let mut runs = region.runs(base).peekable();
-        let mut rest = out;
-        let mut memory = Vec::new();
-        let mut starts = Vec::new();
-        while let Some(first) = runs.next() {
-            // As many runs as are close to each other and fit the memory for them.
-            let mut span = first.clone();
-            starts.clear();
-            starts.push(0);
-            while let Some(next) = runs.next_if(|next| {
-                next.start.saturating_sub(span.end) <= CLOSE
-                    && next.end.saturating_sub(first.start) <= GATHER_BYTES
-            }) {
-                span.end = next.end;
-                starts.push(next.start.saturating_sub(first.start));
-            }
-            let (filled, after) = rest.split_at_mut(run_len.saturating_mul(starts.len()));
-            rest = after;
-            if starts.len() == 1 {
-                read_parallel(&*self.source, span.start, filled)?;
-                continue;
-            }
-            memory.resize(checked_range(&span, self.header.file_bytes())?.len(), 0);
-            read_parallel(&*self.source, span.start, &mut memory)?;
-            for (start, out) in starts.iter().zip(filled.chunks_exact_mut(run_len)) {
-                let run = *start..start.saturating_add(region.run_bytes());
-                out.copy_from_slice(&memory[checked_range(&run, memory.len() as u64)?]);
-            }
-        }
-        self.check_unchanged()
-    }
-
-    /// Whether the file is still the one whose header was read.
-    fn check_unchanged(&self) -> Result<(), Error> {
-        let (Some(then), Some(now)) = (self.identity, self.source.identity()?) else {
-            return Ok(());
-        };
-        let what = if then.len != now.len {
-            "length"
-        } else if then.modified_ns != now.modified_ns {
-            "time of modification"
-        } else if then.file != now.file {
-            "file"
-        } else {
-            return Ok(());
-        };
-        Err(Error::changed(self.path(), what))
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
     }
 }
 

@@ -4,8 +4,8 @@ use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyList};
 use tensafe::{
-    Access, Bounds, Buffer, Dtype, ErrorKind, FileError, FormatError, Header, Index, MemorySource, Metadata,
-    Mode, OpenOptions, ParseOptions, Region, TensorFile, TensorInfo,
+    Access, Bounds, Buffer, Cache, Dtype, ErrorKind, FileError, FormatError, Header, Index, MemorySource,
+    Metadata, Mode, OpenOptions, ParseOptions, Region, TensorFile, TensorInfo,
 };
 
 use crate::{
@@ -35,19 +35,24 @@ fn parse_options(lenient: bool) -> ParseOptions {
 impl Checkpoint {
     /// Opens a file, a directory or an index of shards.
     #[staticmethod]
-    #[pyo3(signature = (path, *, io = "auto", lenient = false))]
-    fn open(py: Python<'_>, path: PathBuf, io: &str, lenient: bool) -> PyResult<Self> {
+    #[pyo3(signature = (path, *, io = "auto", lenient = false, keep_cached = true))]
+    fn open(py: Python<'_>, path: PathBuf, io: &str, lenient: bool, keep_cached: bool) -> PyResult<Self> {
         let access = match io {
             "auto" => Access::Auto(map_permit()),
             "mmap" => Access::Map(map_permit()),
             "pread" => Access::Read,
+            "direct" => Access::Direct,
+            "owned" => Access::Owned,
             other => {
-                let text =
-                    format!("io \"{other}\" is invalid (expected one of: \"auto\", \"mmap\", \"pread\")");
+                let text = format!(
+                    "io \"{other}\" is invalid (expected one of: \"auto\", \"mmap\", \"pread\", \"direct\")"
+                );
                 return Err(PyValueError::new_err(text));
             }
         };
+        let cache = if keep_cached { Cache::Keep } else { Cache::Drop };
         let options = OpenOptions::default().with_parse(parse_options(lenient)).with_access(access);
+        let options = options.with_cache(cache);
         let opened = py.detach(|| tensafe::Checkpoint::open(&path, &options));
         Ok(Self { model: opened.map_err(raise)? })
     }
@@ -266,8 +271,8 @@ impl Checkpoint {
         let (file, info) = self.model.find(name).map_err(raise)?;
         let items = index::parse(expression, info.shape())?;
         let read = py.detach(|| {
-            let (region, bytes) = file.region(name, &items, bounds(clamp))?;
-            Ok((region.shape().to_vec(), bytes.aligned_to(info.dtype().alignment_bytes())?))
+            let (shape, bytes) = file.region(name, &items, bounds(clamp))?;
+            Ok((shape, bytes.aligned_to(info.dtype().alignment_bytes())?))
         });
         let (shape, bytes) = read.map_err(|e: FileError| match e.as_format() {
             Some(format) if e.kind() == ErrorKind::Usage => slicing_error(&items, &info, format),

@@ -16,8 +16,8 @@
 //! assert_eq!(&*file.tensor("weight")?, weight);
 //!
 //! // Columns 1 and 2: only their bytes are read.
-//! let (region, bytes) = file.region("weight", &[Index::Ellipsis, Index::range(1..3)], Default::default())?;
-//! assert_eq!(region.shape(), [4, 2]);
+//! let (shape, bytes) = file.region("weight", &[Index::Ellipsis, Index::range(1..3)], Default::default())?;
+//! assert_eq!(shape, [4, 2]);
 //! assert_eq!(&*bytes, [1, 2, 7, 8, 13, 14, 19, 20]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -79,9 +79,11 @@ pub use tensafe_format::{
 };
 pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{
-    Access, Buffer, Chain, FileSink, FileSource, FileSystem, Group, Identity, Latency, MapPermit, MemorySink,
-    MemorySource, OpenOptions, ReplaceOptions, Sink, Source, SourceInfo, TensorFile, copy_range,
-    read_parallel, write_file, write_parallel,
+    Access, Buffer, Cache, Chain, Control, Destination, Entry, ExecuteOptions, Execution, Explain,
+    ExplainedRange, FileSink, FileSource, FileSystem, Group, Identity, Latency, Loaded, MapPermit,
+    MemorySink, MemorySource, Method, OpenOptions, Order, Plan, ReplaceOptions, Selection, Sink, Source,
+    SourceInfo, TensorFile, Why, copy_range, limit_pool, read_parallel, trim_pool, write_file,
+    write_parallel,
 };
 pub use tensafe_model::{
     Checkpoint, Conversion, ConvertOptions, Error, ErrorKind, FileReport, Finding, FoundValue, Level,

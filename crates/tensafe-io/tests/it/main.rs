@@ -7,7 +7,9 @@
     reason = "tests may panic, and promise that nobody else touches their temporary files"
 )]
 
+mod disk;
 mod file_sink;
+mod plan;
 mod sources;
 mod tensor_file;
 
@@ -22,11 +24,12 @@ fn directory() -> tempfile::TempDir {
 }
 
 /// Every way to open a file.
-fn accesses() -> [OpenOptions; 3] {
+fn accesses() -> [OpenOptions; 5] {
     // SAFETY: the files are in temporary directories that no other process knows; tests that change
     // a file do so for reads, not for mappings.
     let permit = unsafe { MapPermit::promised() };
-    [Access::Read, Access::Map(permit), Access::Auto(permit)].map(|a| OpenOptions::default().with_access(a))
+    [Access::Read, Access::Direct, Access::Owned, Access::Map(permit), Access::Auto(permit)]
+        .map(|a| OpenOptions::default().with_access(a))
 }
 
 /// A file of one tensor `t`, U8 of the given shape, counting upwards.

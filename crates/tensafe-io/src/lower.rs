@@ -1,0 +1,462 @@
+//! From a plan to requests: which bytes are read together, by what means, into which memory.
+//!
+//! Pure, given the facts about the files. Runs that lie close together are one request, with the gaps
+//! between them read for nothing, where another request would cost more than the gap; large runs are
+//! cut into requests that several workers share. What a request holds goes straight to its memory where
+//! it is one run there too, else through memory of the worker.
+//!
+//! Invariants of a [`Program`]: memories are opened in ascending order, by the first request that has
+//! bytes for them; the memories that one request touches fit the budget together; no byte of a memory
+//! is written by two requests.
+
+use std::ops::Range;
+
+use crate::{
+    Error, Latency, Plan, SourceInfo,
+    explain::{Explain, Method, Why},
+    plan::Entry,
+    scatter::Run,
+};
+
+/// Direct reads begin and end on multiples of this many bytes, in the file and in memory.
+pub(crate) const PAGE: u64 = 4096;
+
+/// Bytes that small tensors may share one memory up to; a larger tensor has its own, so that it is
+/// given back with it.
+const GROUP_BYTES: u64 = 64 << 10;
+
+/// Cold bytes of a program below which reads go through the page cache: its pages cost less than the
+/// set-up of direct reads.
+const WORTH_DIRECT: u64 = 1 << 20;
+
+/// How a file may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Means {
+    /// By what is resident.
+    Auto,
+    /// From memory alone: a mapping, or bytes.
+    Memory,
+    /// Through the page cache.
+    Buffered,
+    /// Past it, where the file can.
+    Direct,
+}
+
+/// What lowering asks about a file.
+pub(crate) struct Facts<'f> {
+    pub(crate) info: SourceInfo,
+    pub(crate) means: Means,
+    /// Whether the whole file is in memory of this process: mapped, or bytes.
+    pub(crate) in_memory: bool,
+    /// How many bytes of a range are in the page cache, where that is known.
+    pub(crate) resident: &'f dyn Fn(Range<u64>) -> Option<u64>,
+}
+
+impl Facts<'_> {
+    /// Bytes of a gap that is read rather than skipped: about what a request costs, in bytes of the
+    /// bandwidth that the workers share.
+    fn gap_bytes(&self) -> u64 {
+        match self.info.latency {
+            Latency::Memory => 0,
+            Latency::Local => 64 << 10,
+            Latency::Network => 256 << 10,
+        }
+    }
+
+    fn request_bytes(&self) -> u64 {
+        self.info.request_bytes.max(1) as u64
+    }
+
+    /// How many requests are under way at once. Requests wait more than they work: the number is that
+    /// of the device's queue, not of processors.
+    pub(crate) fn workers(&self) -> usize {
+        match self.info.latency {
+            Latency::Memory => 2,
+            Latency::Local => 4,
+            Latency::Network => 16,
+        }
+    }
+}
+
+/// A plan, lowered.
+#[derive(Debug, Default)]
+pub(crate) struct Program {
+    /// In the order in which tensors are handed out.
+    pub(crate) placed: Vec<Placed>,
+    pub(crate) memories: Vec<Memory>,
+    pub(crate) reads: Vec<Read>,
+    copies: Vec<Copy>,
+    /// Bytes that tensors in memory of ours may take at a time.
+    pub(crate) budget: Option<u64>,
+    pub(crate) workers: usize,
+}
+
+/// Where a tensor of the plan will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    /// Its place in the plan.
+    pub(crate) entry: usize,
+    pub(crate) place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A range of its file's memory: nothing is read.
+    View(Range<u64>),
+    /// Bytes of a memory, from an offset on.
+    Memory { memory: usize, offset: u64 },
+}
+
+/// A piece of memory that requests fill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// Ours. The first byte lies `lead` bytes after a page border, as it does in the file, so that
+    /// pages can be read in place.
+    Own { bytes: u64, lead: u64 },
+    /// The caller's, for the entry at this place of the plan.
+    Caller { entry: usize },
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) file: usize,
+    /// Bytes of the file, half-open.
+    pub(crate) range: Range<u64>,
+    pub(crate) method: Method,
+    /// The memories that this request is the first to have bytes for.
+    pub(crate) opens: Range<usize>,
+    /// Memory and offset, where the range goes there as it is.
+    pub(crate) straight: Option<(usize, u64)>,
+    copies: Range<usize>,
+}
+
+/// Runs of an entry within a request: `count` from the `first` on, or `len` bytes of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Copy {
+    placed: usize,
+    first: u64,
+    count: u64,
+    skip: u64,
+    len: u64,
+}
+
+impl Program {
+    /// Where the bytes of a request go: the memory, and the run with its destination as an offset of
+    /// that memory.
+    pub(crate) fn copies<'p>(
+        &'p self,
+        plan: &'p Plan,
+        read: &Read,
+    ) -> impl Iterator<Item = (usize, Run)> + 'p {
+        let copies = self.copies.get(read.copies.clone()).unwrap_or_default();
+        copies
+            .iter()
+            .filter_map(|copy| {
+                let placed = self.placed.get(copy.placed)?;
+                let Place::Memory { memory, offset } = placed.place else { return None };
+                let entry = plan.entries().get(placed.entry)?;
+                let count = usize::try_from(copy.count).ok()?;
+                Some(entry.scatter.runs_from(copy.first).take(count).map(move |run| {
+                    let len = if copy.count == 1 { copy.len } else { run.len };
+                    let to = offset.saturating_add(run.to).saturating_add(copy.skip);
+                    (memory, Run { from: run.from.saturating_add(copy.skip), to, len })
+                }))
+            })
+            .flatten()
+    }
+
+    /// The memories that a request has bytes for, each once.
+    pub(crate) fn touched<'p>(&'p self, read: &Read) -> impl Iterator<Item = usize> + 'p {
+        let copies = self.copies.get(read.copies.clone()).unwrap_or_default();
+        let mut last = None;
+        copies.iter().filter_map(move |copy| match self.placed.get(copy.placed)?.place {
+            Place::Memory { memory, .. } if last != Some(memory) => {
+                last = Some(memory);
+                Some(memory)
+            }
+            _ => None,
+        })
+    }
+}
+
+/// Lowers a plan over files of these facts.
+///
+/// # Errors
+/// [`Limit`](crate::ErrorKind::Limit) where a tensor needs more than the budget.
+pub(crate) fn lower(plan: &Plan, files: &[Facts<'_>]) -> Result<(Program, Explain), Error> {
+    let mut lowering = Lowering::new(plan, files);
+    for place in plan.ordered() {
+        let Some(entry) = plan.entries().get(place) else { continue };
+        let Some(facts) = files.get(entry.file()) else {
+            return Err(Error::out_of_bounds(
+                entry.file() as u64..entry.file() as u64 + 1,
+                files.len() as u64,
+            ));
+        };
+        lowering.entry(place, entry, facts)?;
+    }
+    lowering.flush();
+    lowering.explain.finish(&lowering.program);
+    Ok((lowering.program, lowering.explain))
+}
+
+struct Lowering<'p, 'f> {
+    files: &'p [Facts<'f>],
+    program: Program,
+    explain: Explain,
+    /// The request in the making.
+    open: Option<Open>,
+    request_bytes: u64,
+    worth_direct: bool,
+    /// Memories that some request has bytes for already.
+    opened: usize,
+}
+
+/// A request that more runs may join.
+struct Open {
+    read: Read,
+    why: Why,
+    needed: u64,
+    /// Bytes of the memories that it touches.
+    held: u64,
+    touched: Option<usize>,
+}
+
+impl<'p, 'f> Lowering<'p, 'f> {
+    fn new(plan: &Plan, files: &'p [Facts<'f>]) -> Self {
+        let workers = files.iter().map(Facts::workers).max().unwrap_or(1);
+        let preferred = files.iter().map(Facts::request_bytes).max().unwrap_or(1);
+        let (request_bytes, budget) = match plan.budget() {
+            None => (preferred, None),
+            Some(budget) => {
+                // Requests take a quarter of a small budget, and tensors the rest.
+                let most = budget / 4 / (workers as u64).max(1);
+                let request = preferred.min(most.max(PAGE));
+                let scratch = request.saturating_add(2 * PAGE).saturating_mul(workers as u64);
+                (request, Some(budget.saturating_sub(scratch)))
+            }
+        };
+        let program = Program { budget, workers, ..Program::default() };
+        let worth_direct = plan.bytes() >= WORTH_DIRECT;
+        let explain = Explain::new(plan, request_bytes.saturating_add(2 * PAGE));
+        Self { files, program, explain, open: None, request_bytes, worth_direct, opened: 0 }
+    }
+
+    fn entry(&mut self, place: usize, entry: &Entry, facts: &Facts<'_>) -> Result<(), Error> {
+        let Some(span) = entry.scatter.span() else {
+            let place = Placed { entry: place, place: self.place(place, entry, None)? };
+            self.program.placed.push(place);
+            return Ok(());
+        };
+        if let Some(view) = self.view(entry, facts, &span) {
+            self.explain.view(entry, &view);
+            self.program.placed.push(Placed { entry: place, place: Place::View(view) });
+            return Ok(());
+        }
+        let place = Placed { entry: place, place: self.place(place, entry, Some((facts, &span)))? };
+        let Place::Memory { memory, offset } = place.place else { return Ok(()) };
+        self.program.placed.push(place);
+        let placed = self.program.placed.len() - 1;
+        let resident = facts.in_memory && facts.means != Means::Memory && is_resident(facts, &span);
+        let from_memory = facts.means == Means::Memory || resident;
+        for (number, run) in (0u64..).zip(entry.scatter.runs_from(0)) {
+            self.run(&Piece { placed, number, memory, offset, from_memory }, entry, run);
+        }
+        Ok(())
+    }
+
+    /// Where a tensor is its file's memory already: handed out as it is.
+    fn view(&self, entry: &Entry, facts: &Facts<'_>, span: &Range<u64>) -> Option<Range<u64>> {
+        let run = entry.scatter.single()?;
+        if !facts.in_memory || entry.into().is_some() {
+            return None;
+        }
+        // A part of a cold tensor is read: touching its first page would bring the kernel to read far
+        // beyond it.
+        let wanted = facts.means == Means::Memory || entry.is_whole() || is_resident(facts, span);
+        wanted.then(|| run.from..run.from.saturating_add(run.len))
+    }
+
+    /// A place in memory for a tensor: small neighbours share one.
+    fn place(
+        &mut self,
+        place: usize,
+        entry: &Entry,
+        read: Option<(&Facts<'_>, &Range<u64>)>,
+    ) -> Result<Place, Error> {
+        let next = self.program.memories.len();
+        if entry.into().is_some() {
+            self.program.memories.push(Memory::Caller { entry: place });
+            return Ok(Place::Memory { memory: next, offset: 0 });
+        }
+        let bytes = entry.bytes();
+        if let Some(budget) = self.program.budget.filter(|budget| bytes > *budget) {
+            return Err(Error::budget(entry.name(), bytes, budget));
+        }
+        let group = GROUP_BYTES.min(self.program.budget.unwrap_or(u64::MAX));
+        if let Some(Memory::Own { bytes: taken, .. }) = self.program.memories.last_mut() {
+            // As close as the elements allow: what lies together in the file is then one run in memory.
+            let offset = taken.next_multiple_of(entry.dtype().alignment_bytes());
+            let end = offset.saturating_add(bytes);
+            if end <= group {
+                *taken = end;
+                return Ok(Place::Memory { memory: next - 1, offset });
+            }
+        }
+        let lead = match read {
+            Some((facts, span))
+                if bytes >= GROUP_BYTES && self.may_be_direct(facts) && !is_resident(facts, span) =>
+            {
+                let lead = span.start % PAGE;
+                if lead.is_multiple_of(entry.dtype().alignment_bytes()) { lead } else { 0 }
+            }
+            _ => 0,
+        };
+        self.program.memories.push(Memory::Own { bytes, lead });
+        Ok(Place::Memory { memory: next, offset: 0 })
+    }
+
+    fn may_be_direct(&self, facts: &Facts<'_>) -> bool {
+        facts.info.direct
+            && (facts.means == Means::Direct || (facts.means == Means::Auto && self.worth_direct))
+    }
+
+    /// Adds one run, cut where it is longer than a request.
+    fn run(&mut self, piece: &Piece, entry: &Entry, run: Run) {
+        let mut skip = 0;
+        while skip < run.len {
+            let from = run.from.saturating_add(skip);
+            let left = run.len - skip;
+            // Cuts lie on borders of requests, which are borders of pages; a short rest joins.
+            let border = (from / self.request_bytes).saturating_add(1).saturating_mul(self.request_bytes);
+            let mut len = left.min(border.saturating_sub(from));
+            if left - len <= self.request_bytes / 2 {
+                len = left.min(self.request_bytes.saturating_add(self.request_bytes / 2));
+            }
+            self.part(piece, entry, Run { from, to: run.to.saturating_add(skip), len }, skip);
+            skip = skip.saturating_add(len);
+        }
+    }
+
+    fn part(&mut self, piece: &Piece, entry: &Entry, run: Run, skip: u64) {
+        let Some(facts) = self.files.get(entry.file()) else { return };
+        let end = run.from.saturating_add(run.len);
+        let bytes = match self.program.memories.get(piece.memory) {
+            Some(Memory::Own { bytes, .. }) => *bytes,
+            _ => 0,
+        };
+        let gap = if piece.from_memory { 0 } else { facts.gap_bytes() };
+        let joins = self.open.as_ref().is_some_and(|open| {
+            let held =
+                if open.touched == Some(piece.memory) { open.held } else { open.held.saturating_add(bytes) };
+            open.read.file == entry.file()
+                && (open.read.method == Method::Memory) == piece.from_memory
+                && run.from.checked_sub(open.read.range.end).is_some_and(|between| between <= gap)
+                && end.saturating_sub(open.read.range.start) <= self.request_bytes
+                && self.program.budget.is_none_or(|budget| held <= budget)
+        });
+        if !joins {
+            self.flush();
+            let copies = self.program.copies.len();
+            let read = Read {
+                file: entry.file(),
+                range: run.from..run.from,
+                method: if piece.from_memory { Method::Memory } else { Method::Buffered },
+                opens: self.opened..self.opened,
+                straight: Some((piece.memory, piece.offset.saturating_add(run.to))),
+                copies: copies..copies,
+            };
+            self.open = Some(Open { read, why: Why::Resident, needed: 0, held: 0, touched: None });
+        }
+        self.join(piece, run, skip, bytes);
+    }
+
+    fn join(&mut self, piece: &Piece, run: Run, skip: u64, memory_bytes: u64) {
+        let Some(open) = &mut self.open else { return };
+        if open.touched != Some(piece.memory) {
+            open.touched = Some(piece.memory);
+            open.held = open.held.saturating_add(memory_bytes);
+        }
+        if piece.memory >= self.opened {
+            self.opened = piece.memory.saturating_add(1);
+            open.read.opens.end = self.opened;
+        }
+        let done = open.read.range.end.saturating_sub(open.read.range.start);
+        let here = (piece.memory, piece.offset.saturating_add(run.to));
+        let follows =
+            open.read.straight.is_some_and(|(memory, offset)| (memory, offset.saturating_add(done)) == here);
+        if !follows || open.read.range.end != run.from {
+            open.read.straight = None;
+        }
+        if done == 0 {
+            open.read.straight = Some(here);
+        }
+        open.read.range.end = run.from.saturating_add(run.len);
+        open.needed = open.needed.saturating_add(run.len);
+        let last = self.program.copies.get_mut(open.read.copies.clone()).and_then(<[Copy]>::last_mut);
+        match last {
+            Some(copy)
+                if copy.placed == piece.placed
+                    && skip == 0
+                    && copy.skip == 0
+                    && copy.len == run.len
+                    && copy.first.saturating_add(copy.count) == piece.number =>
+            {
+                copy.count = copy.count.saturating_add(1);
+            }
+            _ => {
+                let (placed, first) = (piece.placed, piece.number);
+                self.program.copies.push(Copy { placed, first, count: 1, skip, len: run.len });
+                open.read.copies.end = self.program.copies.len();
+            }
+        }
+    }
+
+    /// Ends the request in the making: its means are chosen by what of its range is resident.
+    fn flush(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        let Some(facts) = self.files.get(open.read.file) else { return };
+        if open.read.method != Method::Memory {
+            (open.read.method, open.why) = self.choose(facts, &open.read.range);
+        }
+        self.explain.read(&open.read, open.needed, open.why);
+        self.program.reads.push(open.read);
+    }
+
+    fn choose(&self, facts: &Facts<'_>, range: &Range<u64>) -> (Method, Why) {
+        match facts.means {
+            Means::Buffered => return (Method::Buffered, Why::Asked),
+            Means::Direct if facts.info.direct => return (Method::Direct, Why::Asked),
+            Means::Direct => return (Method::Buffered, Why::Refused),
+            Means::Memory => return (Method::Memory, Why::Resident),
+            Means::Auto => {}
+        }
+        if !facts.info.direct {
+            let far = facts.info.latency >= Latency::Network;
+            return (Method::Buffered, if far { Why::Network } else { Why::Refused });
+        }
+        let bytes = range.end.saturating_sub(range.start);
+        match (facts.resident)(range.clone()) {
+            None => (Method::Buffered, Why::Unknown),
+            Some(resident) if resident >= bytes / 2 => (Method::Buffered, Why::Resident),
+            Some(_) if !self.worth_direct => (Method::Buffered, Why::Small),
+            Some(_) => (Method::Direct, Why::Cold),
+        }
+    }
+}
+
+/// What stays the same for all runs of an entry.
+struct Piece {
+    placed: usize,
+    number: u64,
+    memory: usize,
+    offset: u64,
+    from_memory: bool,
+}
+
+fn is_resident(facts: &Facts<'_>, span: &Range<u64>) -> bool {
+    let pages = span.end.saturating_sub(span.start);
+    facts.info.latency == Latency::Memory
+        || (facts.resident)(span.clone()).is_some_and(|bytes| bytes >= pages)
+}

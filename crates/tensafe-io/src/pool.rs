@@ -1,0 +1,238 @@
+//! Large pieces of memory that are used again: on fresh pages a copy is bound by page faults.
+//!
+//! What is given back stays mapped, up to a limit, and is marked as free to take: the system takes the
+//! pages where it runs short, without asking. Pieces of 2 MiB or more lie on borders of huge pages and
+//! ask for them.
+#![allow(unsafe_code, reason = "marking pages as free to take changes their content")]
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use memmap2::MmapMut;
+
+/// Lengths are multiples of this many bytes, so that a piece serves tensors of about its size.
+const STEP: usize = 64 << 10;
+
+const HUGE: usize = 2 << 20;
+
+/// The pool of the process.
+static POOL: Mutex<Pool> = Mutex::new(Pool { pieces: BTreeMap::new(), bytes: 0, limit: None });
+
+#[derive(Debug)]
+struct Pool {
+    /// By length.
+    pieces: BTreeMap<usize, Vec<Piece>>,
+    bytes: usize,
+    limit: Option<usize>,
+}
+
+/// A part of a mapping, from a huge page's border on where it is as long as one.
+#[derive(Debug)]
+struct Piece {
+    map: MmapMut,
+    start: usize,
+    len: usize,
+}
+
+/// Memory from the pool, which takes it back. Its content is whatever was there before.
+#[derive(Debug)]
+pub(crate) struct Pooled(Option<Piece>);
+
+impl Pooled {
+    /// A piece of at least `len` bytes.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let len = len.checked_next_multiple_of(STEP).ok_or(io::ErrorKind::OutOfMemory)?.max(STEP);
+        let found = pool().take(len);
+        let Some(mut piece) = found else {
+            return Piece::map(len).map(|piece| Self(Some(piece)));
+        };
+        piece.claim();
+        Ok(Self(Some(piece)))
+    }
+
+    /// The bytes. The first lies on a page's border.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.0.as_mut().map(Piece::bytes_mut).unwrap_or_default()
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let Some(piece) = self.0.take() else { return };
+        let mut pool = pool();
+        let limit = pool.limit();
+        if pool.bytes.saturating_add(piece.len) <= limit && piece.offer() {
+            pool.bytes = pool.bytes.saturating_add(piece.len);
+            pool.pieces.entry(piece.len).or_default().push(piece);
+        }
+    }
+}
+
+/// Gives memory that the pool keeps back to the system until at most `keep` bytes are left. Returns
+/// how many bytes were given back.
+///
+/// # Cost
+/// A system call for each piece.
+pub fn trim_pool(keep: usize) -> usize {
+    let mut gone = Vec::new();
+    let mut pool = pool();
+    let before = pool.bytes;
+    while pool.bytes > keep {
+        let Some((len, mut pieces)) = pool.pieces.pop_last() else { break };
+        gone.extend(pieces.pop());
+        pool.bytes = pool.bytes.saturating_sub(len);
+        if !pieces.is_empty() {
+            pool.pieces.insert(len, pieces);
+        }
+    }
+    before.saturating_sub(pool.bytes)
+}
+
+/// Sets how many bytes of memory the pool keeps at most, and gives back what is more. Without, it is a
+/// quarter of the machine's memory.
+pub fn limit_pool(bytes: usize) {
+    pool().limit = Some(bytes);
+    trim_pool(bytes);
+}
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// The shortest piece that is long enough, unless it would waste an eighth of itself.
+    fn take(&mut self, len: usize) -> Option<Piece> {
+        let most = len.saturating_add((len / 8).max(STEP));
+        let (&found, pieces) = self.pieces.range_mut(len..=most).next()?;
+        let piece = pieces.pop();
+        if pieces.is_empty() {
+            self.pieces.remove(&found);
+        }
+        self.bytes = self.bytes.saturating_sub(found);
+        piece
+    }
+
+    fn limit(&mut self) -> usize {
+        *self.limit.get_or_insert_with(|| memory_bytes() / 4)
+    }
+}
+
+impl Piece {
+    fn map(len: usize) -> io::Result<Self> {
+        if len < HUGE {
+            return Ok(Self { map: MmapMut::map_anon(len)?, start: 0, len });
+        }
+        let mapped = len.checked_add(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = MmapMut::map_anon(mapped)?;
+        let start = map.as_ptr().addr().next_multiple_of(HUGE).saturating_sub(map.as_ptr().addr());
+        // Whole huge pages only: a rest is not worth one. That the system has none is no error.
+        #[cfg(target_os = "linux")]
+        drop(map.advise_range(memmap2::Advice::HugePage, start, len / HUGE * HUGE));
+        Ok(Self { map, start, len })
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.map.get_mut(self.start..).and_then(|rest| rest.get_mut(..self.len)).unwrap_or_default()
+    }
+
+    /// Lets the system take the pages. Whether it may be kept.
+    #[cfg(target_os = "linux")]
+    fn offer(&self) -> bool {
+        // SAFETY: the piece is on its way into the pool: no reference to its bytes is left, and `claim`
+        // settles what they are before there is one again.
+        unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::Free, self.start, self.len) }
+            .is_ok()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn offer(&self) -> bool {
+        true
+    }
+
+    /// Takes the pages back from the offer by a write to each: what was taken meanwhile is zero from
+    /// here on, what was not stays.
+    fn claim(&mut self) {
+        let page = page_bytes();
+        for page in self.bytes_mut().chunks_mut(page) {
+            if let Some(first) = page.first_mut() {
+                // SAFETY: a reference to a byte. Volatile: the write is what counts, not its value.
+                unsafe { std::ptr::from_mut(first).write_volatile(0) };
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn page_bytes() -> usize {
+    rustix::param::page_size()
+}
+
+#[cfg(not(unix))]
+fn page_bytes() -> usize {
+    4096
+}
+
+/// Bytes of the machine's memory, 4 GiB where that is not known.
+fn memory_bytes() -> usize {
+    #[cfg(target_os = "linux")]
+    {
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+        let kib = total.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<usize>().ok());
+        if let Some(kib) = kib {
+            return kib.saturating_mul(1024);
+        }
+    }
+    usize::try_from(4u64 << 30).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pool, Pooled, STEP, trim_pool};
+    use std::{collections::BTreeMap, sync::Mutex};
+
+    /// The pool is one for the process: its tests take turns.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    #[test]
+    fn memory_is_used_again_and_given_back_on_request() {
+        let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A length that no other test takes.
+        let len = 37 * STEP;
+        let mut first = Pooled::new(len).unwrap();
+        first.bytes_mut().fill(7);
+        let address = first.bytes_mut().as_ptr().addr();
+        drop(first);
+        let mut again = Pooled::new(len - 5).unwrap();
+        assert_eq!(again.bytes_mut().as_ptr().addr(), address);
+        assert_eq!(again.bytes_mut().len(), len);
+        drop(again);
+        assert!(trim_pool(0) >= len);
+        assert_eq!(trim_pool(0), 0);
+    }
+
+    #[test]
+    fn long_pieces_lie_on_borders_of_huge_pages() {
+        let mut piece = Pooled::new(5 << 20).unwrap();
+        assert!(piece.bytes_mut().as_ptr().addr().is_multiple_of(2 << 20));
+        piece.bytes_mut().fill(1);
+    }
+
+    #[test]
+    fn a_piece_that_is_much_too_long_is_left_in_the_pool() {
+        let mut pool = Pool { pieces: BTreeMap::new(), bytes: 0, limit: None };
+        let piece = super::Piece::map(64 * STEP).unwrap();
+        pool.pieces.insert(piece.len, vec![piece]);
+        assert!(pool.take(32 * STEP).is_none());
+        assert!(pool.take(60 * STEP).is_some());
+    }
+
+    #[test]
+    fn lengths_beyond_the_address_space_are_errors() {
+        assert!(Pooled::new(usize::MAX - 3).is_err());
+        assert!(Pooled::new(usize::MAX / 2).is_err());
+    }
+}
