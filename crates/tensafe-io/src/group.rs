@@ -36,17 +36,16 @@ impl Execution {
                 _ => (usize::MAX, 0),
             };
             let range = header.file_range(&info);
+            // As far from the first tensor of the group in memory as in the file.
             let joined = open.as_mut().filter(|open| {
-                // As far from the first tensor of the group in memory as in the file.
                 open.memory == memory
                     && at.checked_sub(open.first) == range.start.checked_sub(open.group.offset)
             });
-            if let Some(open) = joined {
-                if let Some(bytes) = open.group.bytes.joined(&loaded.bytes) {
-                    open.group.tensors.end = place + 1;
-                    open.group.bytes = bytes;
-                    continue;
-                }
+            let joined = joined.and_then(|open| Some((open.group.bytes.joined(&loaded.bytes)?, open)));
+            if let Some((bytes, open)) = joined {
+                open.group.tensors.end = place + 1;
+                open.group.bytes = bytes;
+                continue;
             }
             groups.extend(open.take().map(|open| open.group));
             let group = Group { tensors: place..place + 1, offset: range.start, bytes: loaded.bytes };

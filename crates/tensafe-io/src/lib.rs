@@ -51,6 +51,7 @@ mod sink;
 mod source;
 mod sync;
 mod tensor_file;
+mod worker;
 
 pub use buffer::Buffer;
 pub use copy::{COPY_BYTES, copy_range};

@@ -415,7 +415,7 @@ mod tests {
             Selection::Shard { dimension: 0, rank: 2, world: 2 },
             Selection::Shard { dimension: 0, rank: 0, world: 0 },
             Selection::Intervals { dimension: 0, ranges: vec![0..2, 1..3] },
-            Selection::Intervals { dimension: 0, ranges: vec![3..5] },
+            Selection::Intervals { dimension: 0, ranges: vec![0..0, 3..5] },
             Selection::Index(vec![Index::At(4)], Bounds::Refuse),
         ] {
             let error = Plan::new().add(0, &header, &info, &selection).unwrap_err();
