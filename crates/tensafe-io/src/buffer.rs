@@ -145,8 +145,14 @@ impl Buffer {
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) where the memory for the copy cannot be reserved.
     pub fn aligned_to(&self, alignment: u64) -> Result<Self, Error> {
+        if self.is_aligned_to(alignment) { Ok(self.clone()) } else { self.to_owned_memory() }
+    }
+
+    /// Whether the address of the first byte, if there is one, is a multiple of `alignment`, in bytes.
+    #[must_use]
+    pub fn is_aligned_to(&self, alignment: u64) -> bool {
         let fits = usize::try_from(alignment).is_ok_and(|a| self.start.addr().is_multiple_of(a));
-        if fits || self.is_empty() { Ok(self.clone()) } else { self.to_owned_memory() }
+        fits || self.is_empty()
     }
 
     /// A copy in memory of our own, aligned for every element type.

@@ -1,15 +1,14 @@
 //! Memory that crosses the border between Rust and Python, in both directions. All unsafe code of
-//! the extension is here.
+//! the extension is here and in the modules below: `dlpack` makes capsules, `numpy` makes arrays.
 #![allow(
     unsafe_code,
-    reason = "the buffer protocol, DLPack and the addresses of TensorSpec are C interfaces"
+    reason = "the buffer protocol, DLPack, numpy and the addresses of TensorSpec are C interfaces"
 )]
 
-use std::{
-    ffi::{CStr, c_int, c_void},
-    mem::MaybeUninit,
-    ptr,
-};
+mod dlpack;
+mod numpy;
+
+use std::{ffi::c_int, mem::MaybeUninit, ptr};
 
 use pyo3::{
     buffer::PyUntypedBuffer,
@@ -17,9 +16,13 @@ use pyo3::{
     ffi,
     prelude::*,
 };
-use tensafe::{Buffer, Dtype, MapPermit};
+use tensafe::{Buffer, MapPermit};
 
-use crate::{errors::raise, spec::TensorSpec};
+pub(crate) use self::{
+    dlpack::{Capsule, call_with},
+    numpy::{ArrayType, Arrays},
+};
+use crate::spec::TensorSpec;
 
 /// The permission to map files that users of the Python package give by choosing a mapping.
 pub(crate) fn map_permit() -> MapPermit {
@@ -160,127 +163,29 @@ fn bytes_at(spec: &TensorSpec) -> &[u8] {
     unsafe { std::slice::from_raw_parts(address, spec.data_len) }
 }
 
-#[repr(C)]
-struct Device {
-    kind: i32,
-    id: i32,
-}
-
-#[repr(C)]
-struct DataType {
-    code: u8,
-    bits: u8,
-    lanes: u16,
-}
-
-/// `DLTensor` of DLPack.
-#[repr(C)]
-struct Tensor {
-    data: *mut c_void,
-    device: Device,
-    dimensions: i32,
-    dtype: DataType,
-    shape: *mut i64,
-    strides: *mut i64,
-    byte_offset: u64,
-}
-
-/// `DLManagedTensor` of DLPack.
-#[repr(C)]
-struct Managed {
-    tensor: Tensor,
-    context: *mut c_void,
-    deleter: Option<unsafe extern "C" fn(*mut Self)>,
-}
-
-/// What a capsule owns: the tensor that it shows, first, and what that points into.
-#[repr(C)]
-struct Export {
-    managed: Managed,
-    shape: Vec<i64>,
-    _memory: Buffer,
-}
-
-const NAME: &CStr = c"dltensor";
-const CPU: i32 = 1;
-
-/// A DLPack capsule of `memory`, which keeps it alive: a contiguous CPU tensor.
+/// Keeps the interpreter from looking for garbage until it is dropped: a dict of new tensors has
+/// none, and each look at them costs as much as making them.
 ///
-/// `raw` shows the bytes of an element type that consumers of DLPack may not know, as `uint8`; the
-/// last dimension of sub-byte elements then counts bytes.
-pub(crate) fn dlpack<'py>(
-    py: Python<'py>,
-    memory: Buffer,
-    dtype: Dtype,
-    shape: &[u64],
-    raw: bool,
-) -> PyResult<Bound<'py, PyAny>> {
-    // A consumer may write: memory that is not ours to write is copied.
-    let alignment = dtype.alignment_bytes();
-    let own = || if memory.is_writable() { memory.aligned_to(alignment) } else { memory.to_owned_memory() };
-    let memory = if memory.len() < WORTH_RELEASING { own() } else { py.detach(own) }.map_err(raise)?;
-    let mut shape = shape
-        .iter()
-        .map(|d| i64::try_from(*d).map_err(|_| PyValueError::new_err("a dimension is beyond 2^63 - 1")))
-        .collect::<PyResult<Vec<_>>>()?;
-    if raw && dtype.is_sub_byte() {
-        let per_byte = i64::try_from(dtype.bits()).unwrap_or(8);
-        let last = shape.last_mut().filter(|last| (**last * per_byte) % 8 == 0);
-        let last = last.ok_or_else(|| {
-            PyValueError::new_err(format!("{dtype} needs a last dimension that fills whole bytes"))
-        })?;
-        *last = *last * per_byte / 8;
-    }
-    let (code, bits) = if raw { (1, 8) } else { dtype.dlpack() };
-    let dimensions = i32::try_from(shape.len()).map_err(|_| PyValueError::new_err("too many dimensions"))?;
-    let mut export = Box::new(Export {
-        managed: Managed {
-            tensor: Tensor {
-                data: memory.as_mut_ptr().cast(),
-                device: Device { kind: CPU, id: 0 },
-                dimensions,
-                dtype: DataType { code, bits, lanes: 1 },
-                shape: ptr::null_mut(),
-                strides: ptr::null_mut(),
-                byte_offset: 0,
-            },
-            context: ptr::null_mut(),
-            deleter: Some(delete),
-        },
-        shape,
-        _memory: memory,
-    });
-    export.managed.tensor.shape = export.shape.as_mut_ptr();
-    let export = Box::into_raw(export);
-    // SAFETY: what `export` points to and `NAME` outlive the capsule: the destructor or the consumer
-    // frees the one, the other is static.
-    let capsule = unsafe { ffi::PyCapsule_New(export.cast(), NAME.as_ptr(), Some(drop_capsule)) };
-    if capsule.is_null() {
-        // SAFETY: no capsule took it over.
-        drop(unsafe { Box::from_raw(export) });
-        return Err(PyErr::fetch(py));
-    }
-    // SAFETY: a new reference that is ours.
-    Ok(unsafe { Bound::from_owned_ptr(py, capsule) })
+/// The switch is the process's: who turns collections off meanwhile, in another thread, finds them
+/// on again afterwards.
+pub(crate) struct CollectionsPaused<'py> {
+    _py: Python<'py>,
+    resume: bool,
 }
 
-/// Frees a tensor: called once, by the consumer or by the capsule that found none.
-unsafe extern "C" fn delete(managed: *mut Managed) {
-    if managed.is_null() {
-        return;
+impl<'py> CollectionsPaused<'py> {
+    pub(crate) fn new(py: Python<'py>) -> Self {
+        // SAFETY: the interpreter is attached, as `py` shows.
+        let was_on = unsafe { ffi::PyGC_Disable() };
+        Self { _py: py, resume: was_on != 0 }
     }
-    // SAFETY: `managed` is the first field of the box that `dlpack` made, which only this call frees.
-    drop(unsafe { Box::from_raw(managed.cast::<Export>()) });
 }
 
-/// A consumer renames the capsule it has taken; one that kept its name was never taken.
-unsafe extern "C" fn drop_capsule(capsule: *mut ffi::PyObject) {
-    // SAFETY: the interpreter calls this with the capsule that it frees.
-    if unsafe { ffi::PyCapsule_IsValid(capsule, NAME.as_ptr()) } == 0 {
-        return;
+impl Drop for CollectionsPaused<'_> {
+    fn drop(&mut self) {
+        if self.resume {
+            // SAFETY: the interpreter is attached, as `_py` shows.
+            unsafe { ffi::PyGC_Enable() };
+        }
     }
-    // SAFETY: valid under this name, so that the pointer is the one that `dlpack` put in.
-    let managed = unsafe { ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr()) };
-    // SAFETY: the capsule was not taken: this is the only call.
-    unsafe { delete(managed.cast()) };
 }

@@ -2,15 +2,20 @@
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
-use pyo3::{exceptions::PyValueError, prelude::*, types::PyList};
+use pyo3::{
+    exceptions::PyValueError,
+    prelude::*,
+    types::{PyDict, PyList},
+};
 use tensafe::{
-    Access, Bounds, Buffer, Cache, Dtype, ErrorKind, FileError, FormatError, Header, Index, MemorySource,
-    Metadata, Mode, OpenOptions, ParseOptions, Region, TensorFile, TensorInfo,
+    Access, Bounds, Buffer, Cache, Dtype, ErrorKind, FileError, FormatError, Index, MemorySource, Metadata,
+    Mode, OpenOptions, ParseOptions, Region, TensorFile, TensorInfo,
 };
 
 use crate::{
-    buffer::{Held, Memory, dlpack, map_permit},
+    buffer::{Capsule, CollectionsPaused, Held, Memory, map_permit},
     errors::{raise, unsupported, usage},
+    handover::{Converter, Filling, Numpy},
     index,
     reader::Reader,
 };
@@ -23,9 +28,6 @@ pub(crate) struct Checkpoint {
 
 /// Name, dtype, shape, file, begin, end: the offsets in bytes of the file's data section.
 type Row<'a> = (&'a str, &'static str, &'a [u64], usize, u64, u64);
-
-/// A tensor, and its bytes' place in the memory that holds them.
-type Placed<'a> = (TensorInfo<'a>, Range<usize>);
 
 fn parse_options(lenient: bool) -> ParseOptions {
     ParseOptions::with_mode(if lenient { Mode::Lenient } else { Mode::Strict })
@@ -115,11 +117,6 @@ impl Checkpoint {
         self.model.files().iter().map(|file| file.path().map(PathBuf::from)).collect()
     }
 
-    /// Whether every tensor's bytes are aligned for its elements.
-    fn is_aligned(&self) -> bool {
-        self.model.files().iter().all(|file| file.header().tensors().all(|t| is_aligned(file.header(), &t)))
-    }
-
     /// What the header says of a tensor.
     fn info(&self, name: &str) -> PyResult<(&'static str, Vec<u64>, u64, u64)> {
         let (_, info) = self.model.find(name).map_err(raise)?;
@@ -130,23 +127,6 @@ impl Checkpoint {
     /// All tensors in the order of the files and of the bytes in them.
     fn infos<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let rows: Vec<Row<'_>> = self.rows().collect();
-        PyList::new(py, rows)
-    }
-
-    /// Every tensor in the order of the files: name, dtype, shape, the memory that holds it, and where
-    /// in that it begins. A mapped file is one memory; of a file that is read, each large tensor has
-    /// memory of its own, and small ones share some.
-    fn memories<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let mut rows = Vec::with_capacity(self.model.len());
-        for file in self.model.files() {
-            for (tensors, bytes) in self.loaded(py, file)? {
-                let memory = Py::new(py, Memory(bytes))?;
-                for (info, place) in tensors {
-                    let (dtype, memory) = (info.dtype().name(), memory.clone_ref(py));
-                    rows.push((info.name(), dtype, info.shape(), memory, place.start));
-                }
-            }
-        }
         PyList::new(py, rows)
     }
 
@@ -179,15 +159,25 @@ impl Checkpoint {
         Ok(region.shape().to_vec())
     }
 
-    /// One tensor as a DLPack capsule; `raw` shows its bytes as `uint8`.
-    #[pyo3(signature = (name, *, raw = false))]
-    fn dlpack<'py>(&self, py: Python<'py>, name: &str, raw: bool) -> PyResult<Bound<'py, PyAny>> {
-        let (info, bytes) = self.bytes_of(py, name)?;
-        dlpack(py, bytes, info.dtype(), info.shape(), raw)
+    /// One tensor as a DLPack capsule; `raw` shows its bytes as `uint8`. `versioned` is DLPack 1;
+    /// `copy` says yes or no to a copy.
+    #[pyo3(signature = (name, *, raw = false, versioned = false, copy = None))]
+    fn dlpack<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        raw: bool,
+        versioned: bool,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (file, info) = self.model.find(name).map_err(raise)?;
+        let bytes = py.detach(|| file.tensor(name)).map_err(raise)?;
+        Capsule { raw, versioned, copy }.of(py, bytes, info.dtype(), info.shape())
     }
 
     /// A part of one tensor as a DLPack capsule.
-    #[pyo3(signature = (name, expression, *, raw = false, clamp = false))]
+    #[pyo3(signature = (name, expression, *, raw = false, clamp = false, versioned = false, copy = None))]
+    #[expect(clippy::too_many_arguments, reason = "five are optional, by name alone")]
     fn dlpack_region<'py>(
         &self,
         py: Python<'py>,
@@ -195,64 +185,107 @@ impl Checkpoint {
         expression: &Bound<'_, PyAny>,
         raw: bool,
         clamp: bool,
+        versioned: bool,
+        copy: Option<bool>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (dtype, shape, bytes) = self.region_bytes(py, name, expression, clamp)?;
-        dlpack(py, bytes, dtype, &shape, raw)
+        Capsule { raw, versioned, copy }.of(py, bytes, dtype, &shape)
     }
 
-    /// Every tensor as a DLPack capsule, in one call: `(name, dtype, capsule)` in the order of the
-    /// files. The dtypes named in `raw` show their bytes as `uint8`; those not in `known` are refused.
-    fn dlpack_all<'py>(
+    /// Every tensor, in the order of the files and of the bytes in them, made by `convert` of a
+    /// DLPack capsule. See `Converter` for the arguments; a dtype that is not in `known` is refused
+    /// before anything is read.
+    #[pyo3(signature = (convert, known, *, empty = None, versioned = false))]
+    fn load_dlpack<'py>(
         &self,
-        py: Python<'py>,
-        raw: Vec<String>,
-        known: Vec<String>,
-    ) -> PyResult<Bound<'py, PyList>> {
-        if let Some((name, dtype, ..)) = self.rows().find(|(_, dtype, ..)| !known.iter().any(|k| k == dtype))
-        {
-            return Err(unsupported(name, dtype));
+        convert: Bound<'py, PyAny>,
+        known: &Bound<'py, PyDict>,
+        empty: Option<Bound<'py, PyAny>>,
+        versioned: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let py = convert.py();
+        let converter = Converter::new(convert, known, empty, versioned)?;
+        if let Some(info) = self.tensors().find(|info| !converter.knows(info.dtype())) {
+            return Err(unsupported(info.name(), info.dtype().name()));
         }
-        let mut rows = Vec::with_capacity(self.model.len());
-        for file in self.model.files() {
-            for (tensors, bytes) in self.loaded(py, file)? {
-                for (info, place) in tensors {
-                    let dtype = info.dtype();
-                    let raw = raw.iter().any(|name| name == dtype.name());
-                    let capsule = dlpack(py, bytes.slice(place), dtype, info.shape(), raw)?;
-                    rows.push((info.name(), dtype.name(), capsule));
-                }
-            }
-        }
-        PyList::new(py, rows)
+        self.hand_over(py, |info, memory, part| {
+            let bytes = memory.get().0.slice(part);
+            converter.tensor(info.name(), bytes, info.dtype(), info.shape())
+        })
+    }
+
+    /// Every tensor as a numpy array, in the order of the files and of the bytes in them: a mapped
+    /// file is one memory; of a file that is read, each large tensor has memory of its own, and small
+    /// ones share some. See `Numpy` for the arguments; `dtype` is called before anything is read.
+    fn load_numpy<'py>(
+        &self,
+        dtype: &Bound<'py, PyAny>,
+        unpack: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let numpy = Numpy::new(dtype, unpack, |dtype| self.tensors().any(|info| info.dtype() == dtype))?;
+        self.hand_over(dtype.py(), |info, memory, part| {
+            numpy.array(info.name(), memory, part, info.dtype(), info.shape())
+        })
     }
 }
 
 impl Checkpoint {
     fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.model.files().iter().enumerate().flat_map(move |(place, file)| {
-            let known = move |info: &TensorInfo<'_>| self.model.find(info.name()).is_ok();
-            file.header().tensors().filter(known).map(move |info| {
-                let range = info.data_offsets();
-                (info.name(), info.dtype().name(), info.shape(), place, range.start, range.end)
-            })
+        self.placed().map(|(place, info)| {
+            let range = info.data_offsets();
+            (info.name(), info.dtype().name(), info.shape(), place, range.start, range.end)
         })
     }
 
-    /// The tensors of a file that belong to the model: those that share memory, with their places in it.
-    fn loaded<'a>(&self, py: Python<'_>, file: &'a TensorFile) -> PyResult<Vec<(Vec<Placed<'a>>, Buffer)>> {
-        let mut all = file.header().tensors();
-        let groups = py.detach(|| file.groups()).map_err(raise)?;
-        let groups = groups.into_iter().map(|group| {
-            let tensors = all.by_ref().take(group.tensors.len());
-            let known = tensors.filter(|info| self.model.find(info.name()).is_ok());
-            let placed = known.map(|info| {
-                let range = file.header().file_range(&info);
-                let place = |at: u64| usize::try_from(at.saturating_sub(group.offset));
-                Ok((info, place(range.start)?..place(range.end)?))
-            });
-            Ok((placed.collect::<PyResult<_>>()?, group.bytes))
-        });
-        groups.collect()
+    /// The tensors in the order of the files and of the bytes in them.
+    fn tensors(&self) -> impl Iterator<Item = TensorInfo<'_>> {
+        self.placed().map(|(_, info)| info)
+    }
+
+    /// The tensors with the places of their files.
+    fn placed(&self) -> impl Iterator<Item = (usize, TensorInfo<'_>)> {
+        let all = self.is_whole();
+        self.model.files().iter().enumerate().flat_map(move |(place, file)| {
+            let tensors = file.header().tensors();
+            tensors.filter(move |info| all || self.holds(file, info)).map(move |info| (place, info))
+        })
+    }
+
+    /// Whether every tensor of every file belongs to the model, as in all but lenient indices.
+    fn is_whole(&self) -> bool {
+        self.model.files().iter().map(|file| file.header().len()).sum::<usize>() == self.model.len()
+    }
+
+    /// Whether a tensor of `file` is the model's of that name.
+    fn holds(&self, file: &TensorFile, info: &TensorInfo<'_>) -> bool {
+        self.model.find(info.name()).is_ok_and(|(holder, _)| std::ptr::eq(holder, file))
+    }
+
+    /// The dict of what `make` makes of each tensor and of its bytes' place in the memory that holds
+    /// them. Files are read one after the other, without the interpreter.
+    fn hand_over<'py>(
+        &self,
+        py: Python<'py>,
+        make: impl Fn(&TensorInfo<'_>, &Bound<'py, Memory>, Range<usize>) -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let all = self.is_whole();
+        let mut filling = Filling::new(py);
+        for file in self.model.files() {
+            let mut tensors = file.header().tensors();
+            let groups = py.detach(|| file.groups()).map_err(raise)?;
+            let _paused = CollectionsPaused::new(py);
+            for group in groups {
+                let memory = Bound::new(py, Memory(group.bytes))?;
+                let members = tensors.by_ref().take(group.tensors.len());
+                for info in members.filter(|info| all || self.holds(file, info)) {
+                    let range = file.header().file_range(&info);
+                    let place = |at: u64| usize::try_from(at.saturating_sub(group.offset));
+                    let part = place(range.start)?..place(range.end)?;
+                    filling.insert(info.name(), &make(&info, &memory, part)?)?;
+                }
+            }
+        }
+        Ok(filling.finish())
     }
 
     fn bytes_of(&self, py: Python<'_>, name: &str) -> PyResult<(TensorInfo<'_>, Buffer)> {
@@ -288,8 +321,4 @@ fn bounds(clamp: bool) -> Bounds {
 
 fn slicing_error(items: &[Index], info: &TensorInfo<'_>, error: &FormatError) -> PyErr {
     usage(&format!("Error during slicing {} with shape {:?}: {error}", index::show(items), info.shape()))
-}
-
-fn is_aligned(header: &Header, info: &TensorInfo<'_>) -> bool {
-    header.file_range(info).start.is_multiple_of(info.dtype().alignment_bytes())
 }

@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
-    types::{PyBool, PyDict, PyList, PyString},
+    types::{PyBool, PyDict, PyString},
 };
 use tensafe::{
     Buffer, ConvertOptions, Dtype, MemorySource, Pickled, PickledOptions, PlannedTensor, Progress, Source,
@@ -13,8 +13,9 @@ use tensafe::{
 };
 
 use crate::{
-    buffer::{Held, Memory, dlpack},
-    errors::{raise, unsupported, usage},
+    buffer::{CollectionsPaused, Held, Memory},
+    errors::{raise, usage},
+    handover::{Converter, Filling, Numpy},
     reader::Reader,
 };
 
@@ -35,42 +36,50 @@ pub(crate) fn convert(
     Ok((conversion.report().to_string(), sidecar(conversion.checkpoint()).to_string()))
 }
 
-/// Reads a checkpoint's tensors into memory: name, dtype, shape, memory.
+/// Reads a checkpoint's tensors into memory, as numpy arrays by name. See `load_numpy` of
+/// `Checkpoint` for `dtype` and `unpack`.
 #[pyfunction]
-pub(crate) fn load_pickle<'py>(
+pub(crate) fn load_pickle_numpy<'py>(
     py: Python<'py>,
     source: &Bound<'py, PyAny>,
     options: &Bound<'py, PyDict>,
-) -> PyResult<Bound<'py, PyList>> {
+    dtype: &Bound<'py, PyAny>,
+    unpack: Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyDict>> {
     let rows = loaded(py, source, options)?;
-    let rows: Vec<_> = rows
-        .into_iter()
-        .map(|(tensor, bytes)| (tensor.name, tensor.dtype.name(), tensor.shape, Memory(bytes)))
-        .collect();
-    PyList::new(py, rows)
+    let numpy = Numpy::new(dtype, unpack, |dtype| rows.iter().any(|(tensor, _)| tensor.dtype == dtype))?;
+    let mut filling = Filling::new(py);
+    let _paused = CollectionsPaused::new(py);
+    for (tensor, bytes) in rows {
+        let part = 0..bytes.len();
+        let memory = Bound::new(py, Memory(bytes))?;
+        filling
+            .insert(&tensor.name, &numpy.array(&tensor.name, &memory, part, tensor.dtype, &tensor.shape)?)?;
+    }
+    Ok(filling.finish())
 }
 
-/// Reads a checkpoint's tensors into memory: name, dtype, DLPack capsule. See `dlpack_all` of
-/// `Checkpoint` for `raw` and `known`.
+/// Reads a checkpoint's tensors into memory, as a framework's tensors by name. See `load_dlpack` of
+/// `Checkpoint` for the other arguments.
 #[pyfunction]
+#[pyo3(signature = (source, options, convert, known, *, versioned = false))]
 pub(crate) fn load_pickle_dlpack<'py>(
     py: Python<'py>,
     source: &Bound<'py, PyAny>,
     options: &Bound<'py, PyDict>,
-    raw: Vec<String>,
-    known: Vec<String>,
-) -> PyResult<Bound<'py, PyList>> {
-    let mut rows = Vec::new();
-    for (tensor, bytes) in loaded(py, source, options)? {
-        let dtype: Dtype = tensor.dtype;
-        if !known.iter().any(|name| name == dtype.name()) {
-            return Err(unsupported(&tensor.name, dtype.name()));
-        }
-        let raw = raw.iter().any(|name| name == dtype.name());
-        let capsule = dlpack(py, bytes, dtype, &tensor.shape, raw)?;
-        rows.push((tensor.name, dtype.name(), capsule));
+    convert: Bound<'py, PyAny>,
+    known: &Bound<'py, PyDict>,
+    versioned: bool,
+) -> PyResult<Bound<'py, PyDict>> {
+    let converter = Converter::new(convert, known, None, versioned)?;
+    let rows = loaded(py, source, options)?;
+    let mut filling = Filling::new(py);
+    let _paused = CollectionsPaused::new(py);
+    for (tensor, bytes) in rows {
+        let made = converter.tensor(&tensor.name, bytes, tensor.dtype, &tensor.shape)?;
+        filling.insert(&tensor.name, &made)?;
     }
-    PyList::new(py, rows)
+    Ok(filling.finish())
 }
 
 fn loaded(

@@ -50,6 +50,13 @@ pub(crate) fn unsupported(name: &str, dtype: &str) -> PyErr {
     of_class("UnsupportedError", &text)
 }
 
+/// The exception for a shape that numpy has no array of.
+#[cold]
+pub(crate) fn unsupported_shape(shape: &[u64], why: &PyErr) -> PyErr {
+    let why = Python::attach(|py| why.value(py).to_string());
+    of_class("UnsupportedError", &format!("numpy cannot hold a tensor of shape {shape:?}: {why}"))
+}
+
 fn of_class(class: &str, text: &str) -> PyErr {
     Python::attach(|py| {
         let class = PyModule::import(py, "tensafe._errors").and_then(|m| m.getattr(class));

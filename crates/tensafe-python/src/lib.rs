@@ -2,12 +2,13 @@
 //!
 //! Each function extracts its arguments, releases the interpreter, calls one function of the crate
 //! `tensafe`, and maps the error. Frameworks are the business of the Python files beside it; memory
-//! that crosses the border is the business of `buffer.rs`, the one file here with unsafe code.
+//! that crosses the border is the business of `buffer`, the one module here with unsafe code.
 
 mod buffer;
 mod checkpoint;
 mod convert;
 mod errors;
+mod handover;
 mod index;
 mod reader;
 mod scan;
@@ -25,7 +26,7 @@ mod _tensafe {
     use crate::{
         buffer::Memory,
         checkpoint::Checkpoint,
-        convert::{convert, load_pickle, load_pickle_dlpack},
+        convert::{convert, load_pickle_dlpack, load_pickle_numpy},
         scan::scan,
         spec::{TensorSpec, deserialize, serialize, serialize_file},
         write::write,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -84,6 +85,35 @@ class Tensor:
         else:
             _, memory = self._checkpoint.region(self.name, self._index)
         return memoryview(memory)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule on the CPU, as the array API has it: any ``from_dlpack`` takes the tensor.
+
+        It may be written. Bytes that are not to be written, those of ``tensafe.open(bytes)``, are
+        copied; ``copy=False`` shows them as they are and marks them as read-only, which not every
+        framework heeds.
+        """
+        if stream is not None:
+            raise BufferError(f"stream {stream}: tensors on the CPU have none")
+        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            raise BufferError(f"device {tuple(dl_device)}: the tensor is on the CPU, (1, 0)")
+        if sys.byteorder == "big" and _BITS[self.dtype] > 8:
+            raise BufferError("DLPack has no word for bytes in little-endian order; use to_numpy()")
+        versioned = max_version is not None and max_version[0] >= 1
+        if self._index is None:
+            return self._checkpoint.dlpack(self.name, versioned=versioned, copy=copy)
+        return self._checkpoint.dlpack_region(self.name, self._index, versioned=versioned, copy=copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The CPU, in the numbers of DLPack."""
+        return 1, 0
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         array = self.to_numpy()

@@ -14,8 +14,8 @@ __all__ = [
     "cli",
     "convert",
     "deserialize",
-    "load_pickle",
     "load_pickle_dlpack",
+    "load_pickle_numpy",
     "scan",
     "serialize",
     "serialize_file",
@@ -52,16 +52,35 @@ class Checkpoint:
     def offset_names(self) -> list[str]: ...
     def metadata(self) -> dict[str, str] | None: ...
     def files(self) -> list[os.PathLike[str] | None]: ...
-    def is_aligned(self) -> bool: ...
     def info(self, name: str) -> tuple[str, list[int], int, int]: ...
     def infos(self) -> list[tuple[str, str, list[int], int, int, int]]: ...
-    def memories(self) -> list[tuple[str, str, list[int], Memory, int]]: ...
     def memory(self, name: str) -> Memory: ...
     def region(self, name: str, expression: Any, *, clamp: bool = False) -> tuple[list[int], Memory]: ...
     def region_shape(self, name: str, expression: Any, *, clamp: bool = False) -> list[int]: ...
-    def dlpack(self, name: str, *, raw: bool = False) -> Any: ...
-    def dlpack_region(self, name: str, expression: Any, *, raw: bool = False, clamp: bool = False) -> Any: ...
-    def dlpack_all(self, raw: Sequence[str], known: Sequence[str]) -> list[tuple[str, str, Any]]: ...
+    def dlpack(
+        self, name: str, *, raw: bool = False, versioned: bool = False, copy: bool | None = None
+    ) -> Any: ...
+    def dlpack_region(
+        self,
+        name: str,
+        expression: Any,
+        *,
+        raw: bool = False,
+        clamp: bool = False,
+        versioned: bool = False,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def load_dlpack(
+        self,
+        convert: Callable[[Any], Any],
+        known: dict[str, Any],
+        *,
+        empty: Callable[[list[int], str], Any] | None = None,
+        versioned: bool = False,
+    ) -> dict[str, Any]: ...
+    def load_numpy(
+        self, dtype: Callable[[str], Any], unpack: Callable[[Any, str, list[int]], Any]
+    ) -> dict[str, Any]: ...
 
 @final
 class TensorSpec:
@@ -102,10 +121,20 @@ def convert(
     options: dict[str, Any],
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[str, str]: ...
-def load_pickle(source: Any, options: dict[str, Any]) -> list[tuple[str, str, list[int], Memory]]: ...
 def load_pickle_dlpack(
-    source: Any, options: dict[str, Any], raw: Sequence[str], known: Sequence[str]
-) -> list[tuple[str, str, Any]]: ...
+    source: Any,
+    options: dict[str, Any],
+    convert: Callable[[Any], Any],
+    known: dict[str, Any],
+    *,
+    versioned: bool = False,
+) -> dict[str, Any]: ...
+def load_pickle_numpy(
+    source: Any,
+    options: dict[str, Any],
+    dtype: Callable[[str], Any],
+    unpack: Callable[[Any, str, list[int]], Any],
+) -> dict[str, Any]: ...
 def scan(
     paths: Sequence[str | os.PathLike[str]],
     data: Any,

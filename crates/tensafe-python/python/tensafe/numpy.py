@@ -18,9 +18,8 @@ from ._convert import load_options
 from ._errors import UnsupportedError, UsageTypeError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
-from ._tensafe import DTYPES, Checkpoint, write
+from ._tensafe import DTYPES, Checkpoint, load_pickle_numpy, write
 from ._tensafe import TensorSpec as TensorSpec
-from ._tensafe import load_pickle as load_pickle_memories
 
 __all__ = ["load", "load_file", "load_pickle", "save", "save_file"]
 
@@ -101,10 +100,7 @@ def load_pickle(
     :func:`tensafe.torch.load_pickle`.
     """
     options = load_options(select, exclude, dense, salvage)
-    return {
-        name: _array(code, shape, memory)
-        for name, code, shape, memory in load_pickle_memories(source, options)
-    }
+    return load_pickle_numpy(source, options, _dtype, _unpacked)
 
 
 def _entries(tensor_dict: dict[str, np.ndarray]) -> list[tuple[str, str, tuple[int, ...], Any]]:
@@ -174,18 +170,17 @@ def _dtype(code: str) -> np.dtype[Any]:
     return known
 
 
-def _array(code: str, shape: Any, memory: Any, offset: int = 0) -> np.ndarray:
-    bits = _BITS[code]
-    if bits < 8:
-        count = 1
-        for dimension in shape:
-            count *= dimension
-        packed = (
-            np.frombuffer(memory, np.uint8, count * bits // 8, offset) if count else np.empty(0, np.uint8)
-        )
-        return _unpack(packed, bits).view(_dtype(code)).reshape(shape)
+def _unpacked(packed: np.ndarray, code: str, shape: Any) -> np.ndarray:
+    """The array of elements that are parts of bytes, from all of these bytes."""
+    return _unpack(packed, _BITS[code]).view(_dtype(code)).reshape(shape)
+
+
+def _array(code: str, shape: Any, memory: Any) -> np.ndarray:
+    if _BITS[code] < 8:
+        packed = np.frombuffer(memory, np.uint8) if len(memory) else np.empty(0, np.uint8)
+        return _unpacked(packed, code, shape)
     try:
-        return np.ndarray(shape, _dtype(code), memory, offset)
+        return np.ndarray(shape, _dtype(code), memory)
     except ValueError as error:
         # More dimensions, or larger ones, than numpy has.
         raise UnsupportedError(f"numpy cannot hold a tensor of shape {list(shape)}: {error}") from None
@@ -197,12 +192,7 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> np.ndarray:
 
 
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, np.ndarray]:
-    arrays = {
-        name: _array(code, shape, memory, begin) for name, code, shape, memory, begin in checkpoint.memories()
-    }
-    if not checkpoint.is_aligned():
-        arrays = {name: a if a.flags.aligned else a.copy() for name, a in arrays.items()}
-    return arrays
+    return checkpoint.load_numpy(_dtype, _unpacked)
 
 
 def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> np.ndarray:

@@ -29,6 +29,7 @@ _SIZE = {_TYPES[name]: max(bits // 8, 1) for name, bits, _, _ in DTYPES if name 
 _RAW = {
     name: _TYPES[name] for name, bits, _, _ in DTYPES if bits == 8 and name.startswith("F") and name in _TYPES
 }
+_CROSSINGS: dict[str, Any] = {name: _RAW.get(name) for name in _TYPES}
 
 
 def save(
@@ -147,11 +148,19 @@ def _place(device: Any) -> Any:
 
 def _finish(capsule: Any, code: str, shape: list[int], device: Any) -> paddle.Tensor:
     if 0 in shape:
-        tensor = paddle.empty(shape, dtype=_TYPES[code])
+        tensor = _empty(shape, code)
     else:
         tensor = from_dlpack(capsule)
         if code in _RAW:
             tensor = tensor.view(_RAW[code])
+    return _placed(tensor, device)
+
+
+def _empty(shape: list[int], code: str) -> paddle.Tensor:
+    return paddle.empty(shape, dtype=_TYPES[code])
+
+
+def _placed(tensor: paddle.Tensor, device: Any) -> paddle.Tensor:
     return tensor if device == "cpu" else tensor.to(_place(device))
 
 
@@ -162,9 +171,10 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> paddle.Tensor:
 
 
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, paddle.Tensor]:
-    shapes = {name: shape for name, _, shape, *_ in checkpoint.infos()}
-    rows = checkpoint.dlpack_all(list(_RAW), list(_TYPES))
-    return {name: _finish(capsule, code, shapes[name], device) for name, code, capsule in rows}
+    tensors = checkpoint.load_dlpack(from_dlpack, _CROSSINGS, empty=_empty)
+    for name, tensor in tensors.items():
+        tensors[name] = _placed(tensor, device)
+    return tensors
 
 
 def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> paddle.Tensor:
@@ -172,6 +182,6 @@ def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> p
     _known(code, name)
     shape = checkpoint.region_shape(name, index)
     if 0 in shape:
-        return paddle.empty(shape, dtype=_TYPES[code])
+        return _empty(shape, code)
     capsule = checkpoint.dlpack_region(name, index, raw=code in _RAW)
     return _finish(capsule, code, shape, device)

@@ -13,7 +13,7 @@ import functools
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -41,10 +41,28 @@ _SIZE: dict[torch.dtype, int] = {
 _NAMES: dict[torch.dtype, str] = {
     _TYPES[name]: torch_name for name, _, _, torch_name in DTYPES if name in _TYPES and torch_name is not None
 }
-# What torch's DLPack does not know crosses as bytes, and is viewed as its dtype on this side.
+# What takes a capsule: torch's own function where there is one, without the questions that precede it.
+_from_capsule: Callable[[Any], torch.Tensor] = getattr(torch._C, "_from_dlpack", from_dlpack)
+# The versions of torch that give capsules of DLPack 1 take them.
+_VERSIONED = hasattr(torch._C, "_to_dlpack_versioned")
+
+
+def _crosses(dtype: torch.dtype) -> bool:
+    """Whether this version of torch takes the dtype by DLPack."""
+    try:
+        return _from_capsule(torch.empty(1, dtype=dtype, device="cpu").__dlpack__()).dtype == dtype
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        return False
+
+
+# What torch's DLPack does not know crosses as bytes, and is viewed as its dtype on this side. Packed
+# elements do so always: torch counts bytes of them.
 _RAW: dict[str, torch.dtype] = {
-    name: _TYPES[name] for name, bits, _, _ in DTYPES if bits <= 8 and name.startswith("F") and name in _TYPES
+    name: _TYPES[name]
+    for name, bits, _, _ in DTYPES
+    if name.startswith("F") and name in _TYPES and (bits < 8 or (bits == 8 and not _crosses(_TYPES[name])))
 }
+_CROSSINGS: dict[str, torch.dtype | None] = {name: _RAW.get(name) for name in _TYPES}
 _PACKED = frozenset(_TYPES[name] for name, bits, _, _ in DTYPES if bits < 8 and name in _TYPES)
 
 _SHARED_DOC = "https://huggingface.co/docs/safetensors/torch_shared_tensors"
@@ -121,8 +139,8 @@ def load_pickle(
     ``dense``.
     """
     options = load_options(select, exclude, dense, salvage)
-    rows = load_pickle_dlpack(source, options, list(_RAW), list(_TYPES))
-    return {name: _finish(capsule, code, device) for name, code, capsule in rows}
+    tensors = load_pickle_dlpack(source, options, _from_capsule, _CROSSINGS, versioned=_VERSIONED)
+    return _placed(tensors, device)
 
 
 def save_model(
@@ -442,11 +460,19 @@ def _native(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _finish(capsule: Any, code: str, device: Any) -> torch.Tensor:
-    tensor = from_dlpack(capsule)
+    tensor = _from_capsule(capsule)
     if code in _RAW:
         tensor = tensor.view(_RAW[code])
     tensor = _native(tensor)
     return tensor if device == "cpu" else tensor.to(device)
+
+
+def _placed(tensors: dict[str, torch.Tensor], device: Any) -> dict[str, torch.Tensor]:
+    """The tensors in the byte order of the host and on ``device``, each given back as it is replaced."""
+    if device != "cpu" or sys.byteorder == "big":
+        for name, tensor in tensors.items():
+            tensors[name] = _native(tensor).to(device)
+    return tensors
 
 
 def _meta(code: str, shape: list[int], name: str) -> torch.Tensor:
@@ -459,19 +485,14 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> torch.Tensor:
     if device == "meta":
         return _meta(code, shape, name)
     _known(code, name)
-    return _finish(checkpoint.dlpack(name, raw=code in _RAW), code, device)
+    return _finish(checkpoint.dlpack(name, raw=code in _RAW, versioned=_VERSIONED), code, device)
 
 
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, torch.Tensor]:
     if device == "meta":
         return {name: _meta(code, shape, name) for name, code, shape, *_ in checkpoint.infos()}
-    rows = checkpoint.dlpack_all(list(_RAW), list(_TYPES))
-    if device == "cpu" and sys.byteorder == "little":
-        return {
-            name: from_dlpack(capsule) if code not in _RAW else from_dlpack(capsule).view(_RAW[code])
-            for name, code, capsule in rows
-        }
-    return {name: _finish(capsule, code, device) for name, code, capsule in rows}
+    tensors = checkpoint.load_dlpack(_from_capsule, _CROSSINGS, versioned=_VERSIONED)
+    return _placed(tensors, device)
 
 
 def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> torch.Tensor:
@@ -482,7 +503,8 @@ def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> t
     if not _is_basic(index):
         # Masks, lists and new axes: torch knows what they mean.
         return _get(checkpoint, name, "cpu")[index].to(device)
-    capsule = checkpoint.dlpack_region(name, index, raw=code in _RAW, clamp=True)
+    raw = code in _RAW
+    capsule = checkpoint.dlpack_region(name, index, raw=raw, clamp=True, versioned=_VERSIONED)
     return _finish(capsule, code, device)
 
 
