@@ -133,6 +133,15 @@ impl Execution {
         Control(Arc::clone(&self.shared))
     }
 
+    /// Whether the next tensor is there: [`next`](Iterator::next) then does not wait.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self.place_of(self.next) {
+            Some(Place::Memory { memory, .. }) => self.shared.is_complete(*memory),
+            _ => true,
+        }
+    }
+
     /// Where the tensor that is handed out as the `number`-th is.
     pub(crate) fn place_of(&self, number: usize) -> Option<&Place> {
         self.shared.program.placed.get(number).map(|placed| &placed.place)
@@ -172,7 +181,7 @@ impl Iterator for Execution {
             self.held = None;
             return None;
         }
-        let loaded = self.deliver(self.next);
+        let loaded = self.shared.go_on().and_then(|()| self.deliver(self.next));
         self.next += 1;
         if loaded.is_err() {
             self.over = true;

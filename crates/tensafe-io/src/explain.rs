@@ -152,7 +152,8 @@ impl Explain {
             Method::Direct => read.range.start / PAGE * PAGE..read.range.end.next_multiple_of(PAGE),
             _ => read.range.clone(),
         };
-        let bytes = range.end.saturating_sub(range.start);
+        let whole = range.end.saturating_sub(range.start);
+        let bytes = if read.method == Method::Memory { needed } else { whole };
         self.bytes_read = self.bytes_read.saturating_add(bytes);
         self.requests = self.requests.saturating_add(1);
         self.scattered |= read.straight.is_none() || read.method == Method::Direct;

@@ -269,7 +269,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
     /// Where a tensor is its file's memory already: handed out as it is.
     fn view(&self, entry: &Entry, facts: &Facts<'_>, span: &Range<u64>) -> Option<Range<u64>> {
         let run = entry.scatter.single()?;
-        if !facts.in_memory || entry.into().is_some() {
+        if !facts.in_memory || entry.destination_strides().is_some() {
             return None;
         }
         // A part of a cold tensor is read: touching its first page would bring the kernel to read far
@@ -286,7 +286,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
         read: Option<(&Facts<'_>, &Range<u64>)>,
     ) -> Result<Place, Error> {
         let next = self.program.memories.len();
-        if entry.into().is_some() {
+        if entry.destination_strides().is_some() {
             self.program.memories.push(Memory::Caller { entry: place });
             return Ok(Place::Memory { memory: next, offset: 0 });
         }
@@ -346,7 +346,8 @@ impl<'p, 'f> Lowering<'p, 'f> {
             Some(Memory::Own { bytes, .. }) => *bytes,
             _ => 0,
         };
-        let gap = if piece.from_memory { 0 } else { facts.gap_bytes() };
+        // Between runs in memory nothing is read.
+        let gap = if piece.from_memory { u64::MAX } else { facts.gap_bytes() };
         let joins = self.open.as_ref().is_some_and(|open| {
             let held =
                 if open.touched == Some(piece.memory) { open.held } else { open.held.saturating_add(bytes) };

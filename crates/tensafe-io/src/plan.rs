@@ -264,7 +264,7 @@ impl Entry {
 
     /// The strides of the caller's memory in bytes, where it is read into such.
     #[must_use]
-    pub fn into(&self) -> Option<&[u64]> {
+    pub fn destination_strides(&self) -> Option<&[u64]> {
         self.into.as_deref()
     }
 

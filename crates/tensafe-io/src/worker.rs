@@ -100,6 +100,14 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Whether nobody has ended it: else the first error, or that it was cancelled.
+    pub(crate) fn go_on(&self) -> Result<(), Error> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(locked(&self.error).take().unwrap_or_else(Error::cancelled));
+        }
+        Ok(())
+    }
+
     fn fail(&self, error: Error) {
         locked(&self.error).get_or_insert(error);
         self.stop();
@@ -331,6 +339,11 @@ impl Shared {
         }
     }
 
+    /// Whether no request has bytes for a memory any more.
+    pub(crate) fn is_complete(&self, memory: usize) -> bool {
+        self.slots.get(memory).is_none_or(|slot| slot.left.load(Ordering::Acquire) == 0)
+    }
+
     /// The bytes of a memory, once the last request for it is done. `alone` says that no worker is
     /// there to read: the caller does.
     pub(crate) fn wait_for(&self, memory: usize, alone: bool) -> Result<Buffer, Error> {
@@ -340,9 +353,7 @@ impl Shared {
         let Some(slot) = self.slots.get(memory) else { return Err(Error::cancelled()) };
         let mut news = locked(&self.news);
         while slot.left.load(Ordering::Acquire) > 0 {
-            if self.stopped.load(Ordering::Acquire) {
-                return Err(locked(&self.error).take().unwrap_or_else(Error::cancelled));
-            }
+            self.go_on()?;
             news = self.changed.wait(news).unwrap_or_else(PoisonError::into_inner);
         }
         drop(news);

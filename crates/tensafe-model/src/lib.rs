@@ -28,6 +28,7 @@ mod error;
 mod gather;
 mod locate;
 mod pickled;
+mod planned;
 mod tree;
 mod verify;
 

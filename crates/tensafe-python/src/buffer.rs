@@ -1,11 +1,13 @@
 //! Memory that crosses the border between Rust and Python, in both directions. All unsafe code of
-//! the extension is here and in the modules below: `dlpack` makes capsules, `numpy` makes arrays.
+//! the extension is here and in the modules below: `dlpack` makes capsules, `lent` takes
+//! them, `numpy` makes arrays.
 #![allow(
     unsafe_code,
     reason = "the buffer protocol, DLPack, numpy and the addresses of TensorSpec are C interfaces"
 )]
 
 mod dlpack;
+mod lent;
 mod numpy;
 
 use std::{ffi::c_int, mem::MaybeUninit, ptr};
@@ -16,13 +18,14 @@ use pyo3::{
     ffi,
     prelude::*,
 };
-use tensafe::{Buffer, MapPermit};
+use tensafe::{Buffer, Dtype, MapPermit};
 
 pub(crate) use self::{
     dlpack::{Capsule, call_with},
+    lent::Lent,
     numpy::{ArrayType, Arrays},
 };
-use crate::spec::TensorSpec;
+use crate::{errors::raise, spec::TensorSpec};
 
 /// The permission to map files that users of the Python package give by choosing a mapping.
 pub(crate) fn map_permit() -> MapPermit {
@@ -46,6 +49,26 @@ impl Memory {
     #[getter]
     fn mapped(&self) -> bool {
         self.0.is_mapped()
+    }
+
+    /// The bytes as a DLPack capsule of a tensor; `raw` shows them as `uint8`.
+    #[pyo3(signature = (dtype, shape, *, raw = false, versioned = false))]
+    fn dlpack<'py>(
+        &self,
+        py: Python<'py>,
+        dtype: &str,
+        shape: Vec<u64>,
+        raw: bool,
+        versioned: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let dtype = Dtype::from_name(dtype).ok_or_else(|| PyValueError::new_err("an unknown dtype"))?;
+        let needed = tensafe::tensor_bytes("", dtype, &shape)
+            .map_err(|e| raise(tensafe::FileError::format(None, e)))?;
+        if needed != self.0.len() as u64 {
+            let text = format!("{dtype} {shape:?} needs {needed} bytes, the memory has {}", self.0.len());
+            return Err(PyValueError::new_err(text));
+        }
+        Capsule { raw, versioned, copy: None }.of(py, self.0.clone(), dtype, &shape)
     }
 
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {

@@ -23,7 +23,7 @@ use crate::{
 /// Files seen as one map of names.
 #[pyclass(frozen, module = "tensafe._tensafe")]
 pub(crate) struct Checkpoint {
-    model: tensafe::Checkpoint,
+    pub(crate) model: tensafe::Checkpoint,
 }
 
 /// Name, dtype, shape, file, begin, end: the offsets in bytes of the file's data section.

@@ -10,6 +10,7 @@ mod convert;
 mod errors;
 mod handover;
 mod index;
+mod plan;
 mod reader;
 mod scan;
 mod spec;
@@ -27,6 +28,7 @@ mod _tensafe {
         buffer::Memory,
         checkpoint::Checkpoint,
         convert::{convert, load_pickle_dlpack, load_pickle_numpy},
+        plan::{Execution, Plan},
         scan::scan,
         spec::{TensorSpec, deserialize, serialize, serialize_file},
         write::write,
@@ -38,6 +40,20 @@ mod _tensafe {
     #[pyfunction]
     fn cli(py: Python<'_>, arguments: Vec<OsString>) -> u8 {
         py.detach(|| tensafe_cli::run(arguments))
+    }
+
+    /// Gives memory that is kept for the next load back to the system, until `keep` bytes are left.
+    /// Returns how many bytes were given back.
+    #[pyfunction]
+    #[pyo3(signature = (keep = 0))]
+    fn trim_memory(py: Python<'_>, keep: usize) -> usize {
+        py.detach(|| tensafe::trim_pool(keep))
+    }
+
+    /// Sets how many bytes of memory are kept for the next load, at most.
+    #[pyfunction]
+    fn limit_memory(py: Python<'_>, bytes: usize) {
+        py.detach(|| tensafe::limit_pool(bytes));
     }
 
     #[pymodule_init]

@@ -75,7 +75,7 @@ pub use tensafe_format::Error as FormatError;
 pub use tensafe_format::{
     Bounds, DiagnosedTensor, Diagnosis, Dtype, Header, Index, Layout, LayoutOptions, Limits, Metadata, Mode,
     ParseOptions, Region, Rule, Runs, SafeTensors, ShardIndex, TensorInfo, TensorSpec, TensorView,
-    header_range, is_hub_shard_name, shard_name, split_into_shards,
+    header_range, is_hub_shard_name, shard_name, split_into_shards, tensor_bytes,
 };
 pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{

@@ -4,6 +4,7 @@
   ``save_file`` and their kin, with the names and semantics of safetensors.
 - ``tensafe.scan``: what loading files would run, told without loading them.
 - ``tensafe.open``: a model of one or many files as a mapping of names.
+- ``tensafe.open(...).plan()``: what to load of it, each rank its part, within a budget of memory.
 - ``tensafe.safe_open``: tensors of a file as they are asked for.
 - ``tensafe.convert``: pickle checkpoints to safetensors, without executing them; ``load_pickle`` of
   ``tensafe.torch`` and ``tensafe.numpy`` loads them so.
@@ -24,21 +25,27 @@ from ._errors import (
     UsageError,
 )
 from ._open import deserialize
+from ._plan import ExplainedRange, Explanation, Plan, Progress, Running
 from ._prefetch import PrefetchLoader
 from ._safe_open import PySafeSlice, TensorMeta, safe_open
 from ._safe_open import _safe_open_handle as _safe_open_handle
 from ._scan import ScanReport, scan, scan_to
-from ._tensafe import TensorSpec, __version__, serialize, serialize_file
+from ._tensafe import TensorSpec, __version__, limit_memory, serialize, serialize_file, trim_memory
 
 __all__ = [
     "CancelledError",
     "Checkpoint",
+    "ExplainedRange",
+    "Explanation",
     "FormatError",
     "IoError",
     "LimitError",
     "MissingFileError",
+    "Plan",
     "PrefetchLoader",
+    "Progress",
     "PySafeSlice",
+    "Running",
     "SafetensorError",
     "ScanReport",
     "Tensor",
@@ -51,12 +58,14 @@ __all__ = [
     "convert",
     "deserialize",
     "install_as_safetensors",
+    "limit_memory",
     "open",
     "safe_open",
     "scan",
     "scan_to",
     "serialize",
     "serialize_file",
+    "trim_memory",
 ]
 
 

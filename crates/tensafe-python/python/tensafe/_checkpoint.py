@@ -11,6 +11,7 @@ from typing import Any
 from . import _options
 from ._errors import SafetensorError, TensorNotFoundError, UsageError
 from ._open import checkpoint_of_buffer, checkpoint_of_handle, checkpoint_of_path
+from ._plan import Plan
 from ._tensafe import DTYPES
 from ._tensafe import Checkpoint as _Checkpoint
 
@@ -193,6 +194,16 @@ class Checkpoint(Mapping[str, Tensor]):
         arrays: dict[str, Any] = importlib.import_module("tensafe.numpy")._get_all(self._checkpoint(), "cpu")
         return arrays
 
+    def plan(self, *, budget: int | str | None = None, order: str = "file") -> Plan:
+        """An empty plan over this model: add tensors to it, or parts of them, then carry it out.
+
+        ``budget`` bounds the memory that is taken at a time, in bytes or as text such as ``"2GiB"``: of
+        tensors that were read and not yet handed out, and of requests. Reading waits for the caller
+        rather than exceed it. ``order`` is that of reading and of handing out: ``"file"``, that of the
+        files and of the bytes in them, or ``"plan"``, that of adding.
+        """
+        return Plan(self._checkpoint(), budget, order)
+
     def close(self) -> None:
         """Forgets the files. Tensors that were made live on."""
         self._opened = None
@@ -219,16 +230,24 @@ class Checkpoint(Mapping[str, Tensor]):
         return "\n".join(lines)
 
 
-def open(source: Any, *, io: str = "auto", owned: bool = False, lenient: bool | None = None) -> Checkpoint:
+def open(
+    source: Any,
+    *,
+    io: str = "auto",
+    owned: bool = False,
+    lenient: bool | None = None,
+    cache: str = "keep",
+) -> Checkpoint:
     """Opens a model: the path of a file, a directory or an index of shards; the bytes of a file, as
     any object with a buffer; or a file object.
 
-    Only headers are read. ``io`` is ``"mmap"``, ``"pread"`` or ``"auto"``, a mapping on local disks and
-    reads elsewhere; a mapped file must not be cut short or changed in place meanwhile. ``owned=True``
-    reads each tensor into memory of its own; without it, tensors of bytes are views of these. ``lenient=True`` reads what the reference reads beyond the
-    published format.
+    Only headers are read. ``io`` is ``"mmap"``, ``"pread"``, ``"direct"``, past the page cache where the file
+    system can, or ``"auto"``, a mapping on local disks and reads elsewhere; a mapped file must not be cut
+    short or changed in place meanwhile. ``owned=True`` reads each tensor into memory of its own; without
+    it, tensors of bytes are views of these. ``cache="drop"`` leaves nothing in the page cache that was not
+    there. ``lenient=True`` reads what the reference reads beyond the published format.
     """
-    access = _options.access("mmap", io, owned)
+    access = _options.access("mmap", io, owned, cache)
     if isinstance(source, (str, os.PathLike)):
         return Checkpoint(checkpoint_of_path(source, access, lenient))
     if hasattr(source, "seek") and hasattr(source, "read"):

@@ -9,9 +9,10 @@ from . import _options, _tensafe
 from ._tensafe import Checkpoint
 
 
-def checkpoint_of_path(path: Any, io: str, lenient: bool | None) -> Checkpoint:
+def checkpoint_of_path(path: Any, access: _options.Access, lenient: bool | None) -> Checkpoint:
     """Opens a file, a directory or an index of shards."""
-    return Checkpoint.open(os.fspath(path), io=io, lenient=_options.lenient(lenient))
+    lenient = _options.lenient(lenient)
+    return Checkpoint.open(os.fspath(path), io=access.io, lenient=lenient, keep_cached=access.keep_cached)
 
 
 def checkpoint_of_buffer(data: Any, lenient: bool | None, copy: bool = True) -> Checkpoint:
@@ -19,7 +20,7 @@ def checkpoint_of_buffer(data: Any, lenient: bool | None, copy: bool = True) -> 
     return Checkpoint.from_buffer(data, lenient=_options.lenient(lenient), copy=copy)
 
 
-def checkpoint_of_handle(handle: Any, io: str, lenient: bool | None) -> Checkpoint:
+def checkpoint_of_handle(handle: Any, access: _options.Access, lenient: bool | None) -> Checkpoint:
     """Takes an open file object: by its path where it is still the file that the path names, which
     can be mapped and read in parallel; else by its ``seek`` and ``read``."""
     name = getattr(handle, "name", None)
@@ -30,9 +31,9 @@ def checkpoint_of_handle(handle: Any, io: str, lenient: bool | None) -> Checkpoi
         same = False
     # A file without a path, such as a temporary one, has a number for a name.
     if same and not isinstance(name, int):
-        return checkpoint_of_path(os.fsdecode(name), io, lenient)  # type: ignore[arg-type]
+        return checkpoint_of_path(os.fsdecode(name), access, lenient)  # type: ignore[arg-type]
     if isinstance(name, str) and not hasattr(handle, "readinto") and os.path.isfile(name):
-        return checkpoint_of_path(name, io, lenient)
+        return checkpoint_of_path(name, access, lenient)
     return Checkpoint.from_reader(handle, lenient=_options.lenient(lenient))
 
 

@@ -73,9 +73,11 @@ class safe_open:
     number or a ``torch.device``; ``"meta"`` makes tensors of torch without data.
 
     ``backend="mmap"`` maps local files and reads those of network file systems; ``"pread"`` reads
-    always. ``io`` chooses by itself: ``"auto"``, ``"mmap"`` or ``"pread"``. A mapped file must not be cut
-    short or changed in place while it is open or tensors of it live. ``owned=True`` reads into memory
-    of the process. ``lenient=True`` reads what the reference reads beyond the published format.
+    always. ``io`` chooses by itself: ``"auto"``, ``"mmap"``, ``"pread"``, or ``"direct"``, past the page
+    cache where the file system can. A mapped file must not be cut short or changed in place while it is
+    open or tensors of it live. ``owned=True`` reads into memory of the process: through the page cache
+    what is there, directly what is not. ``cache="drop"`` leaves nothing in the page cache that was not
+    there. ``lenient=True`` reads what the reference reads beyond the published format.
 
     Use it with ``with``, or without: tensors live on by themselves.
     """
@@ -90,9 +92,10 @@ class safe_open:
         io: str | None = None,
         owned: bool = False,
         lenient: bool | None = None,
+        cache: str = "keep",
     ) -> None:
         self._set_up(framework, device)
-        access = _options.access(backend, io, owned)
+        access = _options.access(backend, io, owned, cache)
         self._opened: Checkpoint | None = checkpoint_of_path(filename, access, lenient)
 
     def _set_up(self, framework: str, device: Any) -> None:
@@ -197,6 +200,7 @@ class _safe_open_handle(safe_open):
         io: str | None = None,
         owned: bool = False,
         lenient: bool | None = None,
+        cache: str = "keep",
     ) -> None:
         self._set_up(framework, device)
-        self._opened = checkpoint_of_handle(f, _options.access(backend, io, owned), lenient)
+        self._opened = checkpoint_of_handle(f, _options.access(backend, io, owned, cache), lenient)

@@ -8,17 +8,21 @@ from typing import Any, final
 __all__ = [
     "DTYPES",
     "Checkpoint",
+    "Execution",
     "Memory",
+    "Plan",
     "TensorSpec",
     "__version__",
     "cli",
     "convert",
     "deserialize",
+    "limit_memory",
     "load_pickle_dlpack",
     "load_pickle_numpy",
     "scan",
     "serialize",
     "serialize_file",
+    "trim_memory",
     "write",
 ]
 
@@ -33,6 +37,9 @@ class Memory:
 
     mapped: bool
     def __len__(self) -> int: ...
+    def dlpack(
+        self, dtype: str, shape: Sequence[int], *, raw: bool = False, versioned: bool = False
+    ) -> Any: ...
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
 
@@ -41,7 +48,9 @@ class Checkpoint:
     """Files seen as one map of names."""
 
     @staticmethod
-    def open(path: str | os.PathLike[str], *, io: str = "auto", lenient: bool = False) -> Checkpoint: ...
+    def open(
+        path: str | os.PathLike[str], *, io: str = "auto", lenient: bool = False, keep_cached: bool = True
+    ) -> Checkpoint: ...
     @staticmethod
     def from_buffer(data: Any, *, lenient: bool = False, copy: bool = True) -> Checkpoint: ...
     @staticmethod
@@ -143,3 +152,48 @@ def scan(
     threads: int,
     format: str,
 ) -> str: ...
+
+@final
+class Plan:
+    """What to load of a model."""
+
+    def __new__(
+        cls, checkpoint: Checkpoint, *, budget: int | str | None = None, in_order: bool = False
+    ) -> Plan: ...
+    def add(
+        self,
+        name: str,
+        *,
+        expression: Any = None,
+        clamp: bool = False,
+        shard: tuple[int, int, int] | None = None,
+        intervals: tuple[int, list[tuple[int, int]]] | None = None,
+    ) -> list[int]: ...
+    def lend(self, name: str, out: Any) -> None: ...
+    def keep(self, names: set[str]) -> None: ...
+    def rows(self) -> list[tuple[str, str, list[int], int]]: ...
+    def __len__(self) -> int: ...
+    def fingerprint(self) -> int: ...
+    def explain(self) -> dict[str, Any]: ...
+    def execute(self) -> Execution: ...
+
+@final
+class Execution:
+    """A plan under way."""
+
+    def next(self) -> tuple[str, str, list[int], Memory | None] | None: ...
+    def load_dlpack(
+        self,
+        convert: Callable[[Any], Any],
+        known: dict[str, Any],
+        *,
+        empty: Callable[[list[int], str], Any] | None = None,
+        versioned: bool = False,
+    ) -> dict[str, Any]: ...
+    def check(self, known: dict[str, Any]) -> None: ...
+    def progress(self) -> tuple[int, int]: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+def trim_memory(keep: int = 0) -> int: ...
+def limit_memory(bytes: int) -> None: ...

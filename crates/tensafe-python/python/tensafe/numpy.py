@@ -18,7 +18,7 @@ from ._convert import load_options
 from ._errors import UnsupportedError, UsageTypeError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
-from ._tensafe import DTYPES, Checkpoint, load_pickle_numpy, write
+from ._tensafe import DTYPES, Checkpoint, Execution, load_pickle_numpy, write
 from ._tensafe import TensorSpec as TensorSpec
 
 __all__ = ["load", "load_file", "load_pickle", "save", "save_file"]
@@ -26,6 +26,8 @@ __all__ = ["load", "load_file", "load_pickle", "save", "save_file"]
 _NAMES = {name: numpy_name for name, _, numpy_name, _ in DTYPES}
 _CODES = {numpy_name: name for name, _, numpy_name, _ in DTYPES}
 _BITS = {name: bits for name, bits, _, _ in DTYPES}
+# The names of floating-point dtypes, those that numpy takes for opaque bytes too.
+_FLOATS = frozenset(numpy_name for name, _, numpy_name, _ in DTYPES if name.startswith(("F", "BF")))
 
 _TYPES: dict[str, Any] = {
     name: bool if numpy_name == "bool" else getattr(np, numpy_name)
@@ -76,12 +78,14 @@ def load_file(
     io: str | None = None,
     owned: bool = False,
     lenient: bool | None = None,
+    cache: str = "keep",
 ) -> dict[str, np.ndarray]:
     """The arrays of a file, or of a directory or an index of shards.
 
-    ``io`` is ``"mmap"``, ``"pread"`` or ``"auto"``; ``owned=True`` reads into memory of the process.
+    ``io`` is ``"auto"``, ``"mmap"``, ``"pread"`` or ``"direct"``; ``owned=True`` reads into memory of the
+    process; ``cache="drop"`` leaves nothing in the page cache that was not there.
     """
-    with safe_open(filename, "np", backend=backend, io=io, owned=owned, lenient=lenient) as file:
+    with safe_open(filename, "np", backend=backend, io=io, owned=owned, lenient=lenient, cache=cache) as file:
         return file.get_tensors()
 
 
@@ -193,6 +197,34 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> np.ndarray:
 
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, np.ndarray]:
     return checkpoint.load_numpy(_dtype, _unpacked)
+
+
+def _of_memory(memory: Any, code: str, shape: Any, name: str) -> np.ndarray:
+    return _array(code, shape, memory)
+
+
+def _run_all(running: Execution) -> dict[str, np.ndarray]:
+    rows = iter(running.next, None)
+    return {name: _array(code, shape, memory) for name, code, shape, memory in rows if memory is not None}
+
+
+def _lendable(out: Any, code: str) -> Any:
+    """``out`` as memory that the file's bytes can be read into, ``None`` where they differ from its."""
+    if not isinstance(out, np.ndarray) or _BITS[code] < 8 or sys.byteorder == "big":
+        return None
+    if out.dtype != _dtype(code) or any(stride < 0 for stride in out.strides):
+        return None
+    # Dtypes of other packages are no buffers; unsigned integers of their size are.
+    return out.view(f"u{out.itemsize}")
+
+
+def _cast(array: np.ndarray, dtype: Any) -> np.ndarray:
+    floating = array.dtype.kind == "f" or array.dtype.name in _FLOATS
+    return array.astype(dtype) if floating else array
+
+
+def _copy(out: np.ndarray, array: np.ndarray) -> None:
+    out[...] = array
 
 
 def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> np.ndarray:

@@ -23,7 +23,7 @@ from ._convert import load_options
 from ._errors import UnsupportedError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
-from ._tensafe import DTYPES, Checkpoint, load_pickle_dlpack, write
+from ._tensafe import DTYPES, Checkpoint, Execution, load_pickle_dlpack, write
 from ._tensafe import TensorSpec as TensorSpec
 
 __all__ = ["load", "load_file", "load_model", "load_pickle", "save", "save_file", "save_model"]
@@ -110,13 +110,17 @@ def load_file(
     io: str | None = None,
     owned: bool = False,
     lenient: bool | None = None,
+    cache: str = "keep",
 ) -> dict[str, torch.Tensor]:
     """The tensors of a file, or of a directory or an index of shards.
 
-    ``device="meta"`` loads shapes and dtypes alone. ``io`` is ``"mmap"``, ``"pread"`` or ``"auto"``;
-    ``owned=True`` reads into memory of the process.
+    ``device="meta"`` loads shapes and dtypes alone. ``io`` is ``"auto"``, ``"mmap"``,
+    ``"pread"`` or ``"direct"``; ``owned=True`` reads into memory of the process; ``cache="drop"`` leaves
+    nothing in the page cache that was not there.
     """
-    with safe_open(filename, "pt", device, backend=backend, io=io, owned=owned, lenient=lenient) as file:
+    with safe_open(
+        filename, "pt", device, backend=backend, io=io, owned=owned, lenient=lenient, cache=cache
+    ) as file:
         return file.get_tensors()
 
 
@@ -493,6 +497,40 @@ def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, torch.Tensor]:
         return {name: _meta(code, shape, name) for name, code, shape, *_ in checkpoint.infos()}
     tensors = checkpoint.load_dlpack(_from_capsule, _CROSSINGS, versioned=_VERSIONED)
     return _placed(tensors, device)
+
+
+# How a plan makes tensors of this framework.
+
+
+def _of_memory(memory: Any, code: str, shape: list[int], name: str) -> torch.Tensor:
+    _known(code, name)
+    return _finish(memory.dlpack(code, shape, raw=code in _RAW, versioned=_VERSIONED), code, "cpu")
+
+
+def _run_all(running: Execution) -> dict[str, torch.Tensor]:
+    running.check(_CROSSINGS)
+    return _placed(running.load_dlpack(_from_capsule, _CROSSINGS, versioned=_VERSIONED), "cpu")
+
+
+def _lendable(out: Any, code: str) -> Any:
+    """``out`` as memory that the file's bytes can be read into, ``None`` where they differ from its."""
+    if not isinstance(out, torch.Tensor) or out.layout != torch.strided or out.device.type != "cpu":
+        return None
+    if out.dtype != _TYPES.get(code) or out.dtype in _PACKED or sys.byteorder == "big":
+        return None
+    if out.is_conj() or out.is_neg():
+        return None
+    alias = out.detach()
+    return alias.view(torch.uint8) if code in _RAW or out.dtype == torch.bool else alias
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _copy(out: torch.Tensor, tensor: torch.Tensor) -> None:
+    with torch.no_grad():
+        out.copy_(tensor)
 
 
 def _get_region(checkpoint: Checkpoint, name: str, index: Any, device: Any) -> torch.Tensor:

@@ -19,35 +19,35 @@ use super::WORTH_RELEASING;
 use crate::errors::raise;
 
 #[repr(C)]
-struct Device {
-    kind: i32,
+pub(super) struct Device {
+    pub(super) kind: i32,
     id: i32,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct DataType {
+pub(super) struct DataType {
     code: u8,
-    bits: u8,
-    lanes: u16,
+    pub(super) bits: u8,
+    pub(super) lanes: u16,
 }
 
 /// `DLTensor` of DLPack.
 #[repr(C)]
-struct Tensor {
-    data: *mut c_void,
-    device: Device,
-    dimensions: i32,
-    dtype: DataType,
-    shape: *mut i64,
-    strides: *mut i64,
-    byte_offset: u64,
+pub(super) struct Tensor {
+    pub(super) data: *mut c_void,
+    pub(super) device: Device,
+    pub(super) dimensions: i32,
+    pub(super) dtype: DataType,
+    pub(super) shape: *mut i64,
+    pub(super) strides: *mut i64,
+    pub(super) byte_offset: u64,
 }
 
 /// `DLManagedTensor` of DLPack.
 #[repr(C)]
-struct Unversioned {
-    tensor: Tensor,
+pub(super) struct Unversioned {
+    pub(super) tensor: Tensor,
     context: *mut c_void,
     deleter: Option<unsafe extern "C" fn(*mut Self)>,
 }

@@ -1,0 +1,285 @@
+"""``Checkpoint.plan``: what to load, said before anything is read."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import _options
+from ._errors import UsageError
+from ._tensafe import Execution as _Execution
+from ._tensafe import Plan as _Plan
+
+if TYPE_CHECKING:
+    from ._tensafe import Checkpoint
+
+_ADAPTERS = {
+    **dict.fromkeys(("pt", "torch", "pytorch"), "torch"),
+    **dict.fromkeys(("np", "numpy"), "numpy"),
+}
+
+
+@dataclass(frozen=True)
+class ExplainedRange:
+    """A range of a file that is read by one means for one reason; bytes, half-open."""
+
+    file: str | None
+    start: int
+    end: int
+    method: str
+    """``"view"`` of a mapping, ``"copy"`` out of one, ``"buffered"`` or ``"direct"`` reads."""
+    why: str
+    needed: int
+    read: int
+    requests: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What carrying a plan out costs. Its text, by ``str()``, is for people."""
+
+    tensors: int
+    bytes_needed: int
+    bytes_read: int
+    """Gaps between runs, and the rest of pages, included."""
+    amplification: float
+    """Bytes read over bytes needed."""
+    requests: int
+    workers: int
+    """Requests under way at once, at most."""
+    peak_memory: int
+    """Bytes taken at a time, at most, beside the tensors that were handed out."""
+    budget: int | None
+    ranges: list[ExplainedRange] = field(repr=False)
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a plan is."""
+
+    bytes_done: int
+    bytes_total: int
+    tensors_done: int
+    tensors_total: int
+
+
+class Plan:
+    """Which tensors of a model to load, which part of each, and into what memory.
+
+    Nothing is read before :meth:`execute` or :meth:`load`. The methods that add return the plan, so
+    that they can be chained. Equal plans, made by the same calls over the same files, are equal and
+    hash alike in every process; :meth:`fingerprint` is what ranks compare.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, budget: int | str | None, order: str) -> None:
+        if order not in ("file", "plan"):
+            raise UsageError(f'order "{order}" is invalid (expected one of: "file", "plan")')
+        self._plan = _Plan(checkpoint, budget=budget, in_order=order == "plan")
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._out: dict[str, Any] = {}
+        self._casts: dict[str, Any] = {}
+        self._copied: set[str] = set()
+
+    def add(
+        self,
+        name: str,
+        *,
+        index: Any = None,
+        shard: tuple[int, int, int] | None = None,
+        intervals: list[tuple[int, int]] | None = None,
+        dim: int = 0,
+    ) -> Plan:
+        """Adds a tensor, or a part of it.
+
+        - ``index``: integers, slices of positive step and one ellipsis, as numpy has them, such as
+          ``np.s_[:, 8:16]``. Bounds beyond the end are refused.
+        - ``shard=(dim, rank, world)``: the part of one rank, ``ceil(size / world)`` positions of the
+          dimension; the last ranks may get fewer, or none, as with ``torch.chunk``.
+        - ``intervals=[(a, b), …]``: half-open ranges of positions of the dimension ``dim``, ascending,
+          one behind the other: the parts of a fused or interleaved weight.
+
+        Elements of less than a byte are cut on byte borders only; the error names the nearest cut.
+        """
+        if name in self._shapes:
+            raise UsageError(f"tensor `{name}` is in the plan already")
+        if sum(part is not None for part in (index, shard, intervals)) > 1:
+            raise UsageError(f"tensor `{name}`: give one of index=, shard= and intervals=")
+        parts = None if intervals is None else (dim, [(int(a), int(b)) for a, b in intervals])
+        shape = self._plan.add(name, expression=index, shard=shard, intervals=parts)
+        self._shapes[name] = tuple(shape)
+        return self
+
+    def filter(self, keep: Callable[[str], bool]) -> Plan:
+        """Keeps the tensors for whose names ``keep`` says yes."""
+        self._shapes = {name: shape for name, shape in self._shapes.items() if keep(name)}
+        self._plan.keep(set(self._shapes))
+        return self
+
+    def into(self, name: str, out: Any) -> Plan:
+        """Reads a tensor of the plan into ``out``, a tensor of torch or an array of numpy of its shape.
+
+        Memory on the host with elements of the same dtype is read into directly, contiguous or strided;
+        anything else, such as memory of a device or another dtype, is read beside it and copied.
+        ``out`` must not be used by anything else until the plan was carried out.
+        """
+        if name not in self._shapes:
+            raise UsageError(f"tensor `{name}` is not in the plan")
+        if tuple(out.shape) != self._shapes[name]:
+            raise UsageError(
+                f"tensor `{name}`: shape {list(out.shape)} to read into, needed {list(self._shapes[name])}"
+            )
+        adapter = _adapter_of(out)
+        lendable = adapter._lendable(out, self._dtype(name))
+        if lendable is None:
+            self._copied.add(name)
+        else:
+            self._plan.lend(name, lendable)
+        self._out[name] = out
+        return self
+
+    def cast(self, dtype: Any, names: Callable[[str], bool] | None = None) -> Plan:
+        """Converts the tensors of floating-point dtypes to ``dtype``, a dtype of the framework, as each
+        is handed out: all that are in the plan by now, or those for which ``names`` says yes."""
+        for name in self._shapes:
+            if names is None or names(name):
+                self._casts[name] = dtype
+        return self
+
+    def _dtype(self, name: str) -> str:
+        return next(dtype for other, dtype, *_ in self._plan.rows() if other == name)
+
+    @property
+    def names(self) -> list[str]:
+        """The names, in the order in which they were added."""
+        return list(self._shapes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the part of ``name`` that will be loaded, row-major, in elements."""
+        return self._shapes[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(size for *_, size in self._plan.rows())
+
+    def fingerprint(self) -> int:
+        """A number that equal plans have in common, in every process of the same build."""
+        return self._plan.fingerprint()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self.fingerprint() == other.fingerprint() and self._plan.rows() == other._plan.rows()
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint())
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __repr__(self) -> str:
+        return f"<tensafe.Plan: {len(self)} tensors, {self.nbytes} bytes>"
+
+    def explain(self) -> Explanation:
+        """Which bytes would be read now, by what means, and why. Reads nothing."""
+        row = self._plan.explain()
+        ranges = [ExplainedRange(*range_) for range_ in row.pop("ranges")]
+        return Explanation(ranges=ranges, **row)
+
+    def execute(
+        self,
+        framework: str = "torch",
+        device: Any = "cpu",
+        *,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Running:
+        """Carries the plan out: an iterator over ``(name, tensor)`` in the order of reading.
+
+        Tensors own their memory and live on by themselves. Reading goes on ahead of the caller, in threads
+        of its own, as far as the budget lets it. ``progress`` is called before each tensor is handed
+        out. The first error ends it; a ``KeyboardInterrupt`` or the end of a ``with`` does too.
+        """
+        return Running(self, framework, _options.device(device), progress)
+
+    def load(self, framework: str = "torch", device: Any = "cpu") -> dict[str, Any]:
+        """All tensors of the plan by name, in the order of reading."""
+        running = self.execute(framework, device)
+        with running:
+            if running._plain:
+                tensors: dict[str, Any] = running._adapter._run_all(running._running)
+                return {**tensors, **self._out} if self._out else tensors
+            return dict(running)
+
+
+class Running:
+    """A plan that is being carried out: iterate over it, once."""
+
+    def __init__(
+        self, plan: Plan, framework: str, device: Any, progress: Callable[[Progress], None] | None
+    ) -> None:
+        module = _ADAPTERS.get(framework)
+        if module is None:
+            raise UsageError(f'framework "{framework}" is invalid (expected one of: "torch", "numpy")')
+        if module == "numpy" and device != "cpu":
+            raise UsageError(f"device {device}: arrays of numpy are on the CPU")
+        self._plan = plan
+        self._adapter = importlib.import_module(f"tensafe.{module}")
+        self._device = device
+        self._report = progress
+        self._done = 0
+        self._running: _Execution = plan._plan.execute()
+        # Nothing is done to a tensor but to make it.
+        self._plain = device == "cpu" and progress is None and not plan._casts and not plan._copied
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self
+
+    def __next__(self) -> tuple[str, Any]:
+        row = self._running.next()
+        if row is None:
+            raise StopIteration
+        name, code, shape, memory = row
+        plan = self._plan
+        tensor = plan._out[name] if memory is None else self._adapter._of_memory(memory, code, shape, name)
+        if memory is not None and self._device != "cpu":
+            tensor = tensor.to(self._device)
+        if name in plan._casts:
+            tensor = self._adapter._cast(tensor, plan._casts[name])
+        if name in plan._copied:
+            self._adapter._copy(plan._out[name], tensor)
+            tensor = plan._out[name]
+        self._done += 1
+        if self._report is not None:
+            self._report(self.progress())
+        return name, tensor
+
+    def progress(self) -> Progress:
+        """How far it is; from any thread."""
+        done, total = self._running.progress()
+        return Progress(done, total, self._done, len(self._plan))
+
+    def cancel(self) -> None:
+        """Ends it, from any thread: who waits for the next tensor gets a ``CancelledError``."""
+        self._running.cancel()
+
+    def close(self) -> None:
+        """Ends it and waits for the requests under way."""
+        self._running.close()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, _exc_type: Any, _exc_value: Any, _traceback: Any) -> None:
+        self.close()
+
+
+def _adapter_of(out: Any) -> Any:
+    kind = type(out).__module__.partition(".")[0]
+    module = "numpy" if kind in ("numpy", "ml_dtypes") else "torch"
+    return importlib.import_module(f"tensafe.{module}")
