@@ -222,7 +222,7 @@ impl Checkpoint {
         dtype: &Bound<'py, PyAny>,
         unpack: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let numpy = Numpy::new(dtype, unpack, |dtype| self.tensors().any(|info| info.dtype() == dtype))?;
+        let numpy = Numpy::new(dtype, unpack, self.tensors().map(|info| info.dtype()))?;
         self.hand_over(dtype.py(), |info, memory, part| {
             numpy.array(info.name(), memory, part, info.dtype(), info.shape())
         })

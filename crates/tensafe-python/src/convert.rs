@@ -47,7 +47,7 @@ pub(crate) fn load_pickle_numpy<'py>(
     unpack: Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let rows = loaded(py, source, options)?;
-    let numpy = Numpy::new(dtype, unpack, |dtype| rows.iter().any(|(tensor, _)| tensor.dtype == dtype))?;
+    let numpy = Numpy::new(dtype, unpack, rows.iter().map(|(tensor, _)| tensor.dtype))?;
     let mut filling = Filling::new(py);
     let _paused = CollectionsPaused::new(py);
     for (tensor, bytes) in rows {

@@ -129,17 +129,21 @@ pub(crate) struct Numpy<'py> {
 }
 
 impl<'py> Numpy<'py> {
-    /// `dtype` gives the `numpy.dtype` for a name, and is asked for each that `present` says yes to.
+    /// `dtype` gives the `numpy.dtype` for a name, and is asked for each of `present` once.
     /// `unpack` makes an array of elements that are parts of bytes, from an array of these bytes, the
     /// dtype's name, and the shape.
     pub(crate) fn new(
         dtype: &Bound<'py, PyAny>,
         unpack: Bound<'py, PyAny>,
-        present: impl Fn(Dtype) -> bool,
+        present: impl Iterator<Item = Dtype>,
     ) -> PyResult<Self> {
         let arrays = Arrays::import(dtype.py())?;
+        let mut is_present = [false; Dtype::ALL.len()];
+        for code in present {
+            is_present[code as usize] = true;
+        }
         let types = ByDtype::new(|code| {
-            if !present(code) {
+            if !is_present[code as usize] {
                 return Ok(None);
             }
             let mut descr = dtype.call1((code.name(),))?;
