@@ -3,11 +3,13 @@
 //! Implements rules S-01 to S-17 of `docs/spec.md`: `json` reads tokens, `parse` builds the table,
 //! `cover` checks what the tensors claim of the file. Reads no files: callers bring the bytes.
 
+mod canonical;
 mod cover;
 mod json;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use core::{fmt, ops::Range};
@@ -16,7 +18,7 @@ pub(crate) use self::cover::bits;
 pub(crate) use self::json::Reader;
 use self::parse::Flaws;
 use crate::{
-    Dtype, ParseOptions,
+    Dtype, Limits, ParseOptions,
     error::{Detail, Error},
 };
 
@@ -158,7 +160,7 @@ impl Header {
     pub fn parse(start: &[u8], file_bytes: u64, options: &ParseOptions) -> Result<Self, Error> {
         let range = header_range(start, file_bytes, options)?;
         let text = header_text(start, &range)?;
-        let mut table = Table::with_room_for(text.len());
+        let mut table = Table::with_room_for(text.len(), &options.limits);
         parse::parse(text, options, &mut table, &mut Flaws::First)?;
         let data_bytes = file_bytes.saturating_sub(range.end);
         cover::check(&mut table, data_bytes, options.mode, &mut Flaws::First)?;
@@ -363,8 +365,10 @@ fn header_text<'a>(start: &'a [u8], range: &Range<u64>) -> Result<&'a [u8], Erro
 }
 
 impl Table {
-    /// Room for what a header of this length usually holds; no more than a fraction of its bytes.
-    fn with_room_for(header_bytes: usize) -> Self {
+    /// Room for what a header of this length usually holds; no more than a fraction of its bytes, and
+    /// of those that the tables may take.
+    fn with_room_for(header_bytes: usize, limits: &Limits) -> Self {
+        let header_bytes = usize::try_from(limits.table_bytes).unwrap_or(usize::MAX).min(header_bytes);
         Self {
             names: String::with_capacity(header_bytes / 4),
             dims: Vec::with_capacity(header_bytes / 64),
@@ -394,6 +398,11 @@ impl Table {
 
     fn name(&self, entry: &Entry) -> &str {
         self.names.get(entry.name.0 as usize..entry.name.1 as usize).unwrap_or_default()
+    }
+
+    /// Without a look at the borders of characters: what is compared many times.
+    fn name_bytes(&self, entry: &Entry) -> &[u8] {
+        self.names.as_bytes().get(entry.name.0 as usize..entry.name.1 as usize).unwrap_or_default()
     }
 
     fn shape(&self, entry: &Entry) -> &[u64] {
