@@ -228,10 +228,14 @@ impl Header {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
     pub fn tensor(&self, name: &str) -> Result<TensorInfo<'_>, Error> {
-        self.position(name)
-            .and_then(|place| self.table.entries.get(place))
-            .map(|entry| self.table.info(entry))
-            .ok_or_else(|| Error::not_found(name))
+        self.position(name).and_then(|place| self.tensor_at(place)).ok_or_else(|| Error::not_found(name))
+    }
+
+    /// The tensor at a place in the order of [`tensors`](Self::tensors), as
+    /// [`position`](Self::position) gives it.
+    #[must_use]
+    pub fn tensor_at(&self, place: usize) -> Option<TensorInfo<'_>> {
+        self.table.entries.get(place).map(|entry| self.table.info(entry))
     }
 
     /// The place of the tensor called `name` in the order of [`tensors`](Self::tensors).
@@ -264,6 +268,30 @@ impl Header {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.data_start.saturating_add(self.data_bytes)
+    }
+
+    /// Bytes of memory that the header takes: its tables with the room in them, and itself. The nodes
+    /// of the metadata are an estimate.
+    ///
+    /// # Cost
+    /// A walk over the metadata.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let table = &self.table;
+        let strings = table.metadata.iter().flatten().map(|(key, value)| {
+            // The nodes of the map are counted at twice the size of what they hold.
+            let node = size_of::<(String, String)>().saturating_mul(2);
+            node.saturating_add(key.capacity()).saturating_add(value.capacity())
+        });
+        [
+            table.names.capacity(),
+            size_of::<u64>().saturating_mul(table.dims.capacity()),
+            size_of::<Entry>().saturating_mul(table.entries.capacity()),
+            size_of::<u32>().saturating_mul(table.by_name.capacity()),
+        ]
+        .into_iter()
+        .chain(strings)
+        .fold(size_of::<Self>(), usize::saturating_add)
     }
 
     /// The bytes of `tensor`, counted from the start of the file, half-open.

@@ -29,6 +29,7 @@ mod error;
 mod file;
 mod filesystem;
 mod group;
+mod header_cache;
 mod mapping;
 mod memory;
 mod parallel;

@@ -11,7 +11,7 @@ use crate::{
     Buffer, Error, FileSink, FileSource, Identity, Latency, MapPermit, MemorySource, ReplaceOptions, Sink,
     Source,
     group::{Group, plan},
-    mapping,
+    header_cache, mapping,
     parallel::{read_each, read_parallel, write_parallel},
     source::checked_range,
 };
@@ -67,7 +67,8 @@ pub struct TensorFile {
     source: Arc<dyn Source>,
     mapping: Option<Buffer>,
     identity: Option<Identity>,
-    header: Header,
+    /// Shared with other openings of the same file.
+    header: Arc<Header>,
 }
 
 impl TensorFile {
@@ -78,7 +79,9 @@ impl TensorFile {
     /// [`Format`](crate::ErrorKind::Format) or [`Limit`](crate::ErrorKind::Limit) as the header has it.
     ///
     /// # Cost
-    /// Reads the header alone; mapping is lazy.
+    /// Reads the header alone; mapping is lazy. A file that this process opened before, with the same
+    /// strictness and limits, and that has not changed since, is not read at all: its header is kept in
+    /// memory, within bounds.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
         Self::from_file(FileSource::open(path)?, options)
     }
@@ -93,8 +96,11 @@ impl TensorFile {
             Access::Map(permit) => Some(permit),
             Access::Auto(permit) => Some(permit).filter(|_| source.file_system().is_local()),
         };
+        let parse = || read_header(&source, &options.parse);
+        let (identity, header) = header_cache::header(&source, &options.parse, parse)?;
         let source = Arc::new(source);
-        let mut file = Self::from_source(Arc::clone(&source) as Arc<dyn Source>, &options.parse)?;
+        let mut file =
+            Self { source: Arc::clone(&source) as Arc<dyn Source>, mapping: None, identity, header };
         if let Some(permit) = permit {
             file.mapping = Some(mapping::map(&source, permit)?);
             // The header was read, the mapping came after: it is of the same file, or refused.
@@ -109,7 +115,7 @@ impl TensorFile {
     /// As [`open`](Self::open).
     pub fn from_source(source: Arc<dyn Source>, parse: &ParseOptions) -> Result<Self, Error> {
         let identity = source.identity()?;
-        let header = read_header(&*source, parse)?;
+        let header = Arc::new(read_header(&*source, parse)?);
         Ok(Self { source, mapping: None, identity, header })
     }
 
