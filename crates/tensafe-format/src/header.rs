@@ -223,6 +223,12 @@ impl Header {
         self.table.by_name.iter().map(|place| self.table.info_at(*place))
     }
 
+    /// The places of [`tensors_by_name`](Self::tensors_by_name) in the order of
+    /// [`tensors`](Self::tensors).
+    pub fn places_by_name(&self) -> impl ExactSizeIterator<Item = usize> + Clone {
+        self.table.by_name.iter().map(|place| *place as usize)
+    }
+
     /// The tensor called `name`.
     ///
     /// # Errors

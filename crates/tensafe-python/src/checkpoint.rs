@@ -224,8 +224,9 @@ impl Checkpoint {
 
 impl Checkpoint {
     fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        let whole = self.model.is_whole();
         self.model.files().iter().enumerate().flat_map(move |(place, file)| {
-            let known = move |info: &TensorInfo<'_>| self.model.find(info.name()).is_ok();
+            let known = move |info: &TensorInfo<'_>| whole || self.model.find(info.name()).is_ok();
             file.header().tensors().filter(known).map(move |info| {
                 let range = info.data_offsets();
                 (info.name(), info.dtype().name(), info.shape(), place, range.start, range.end)
