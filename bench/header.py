@@ -17,6 +17,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,18 @@ BITS = {"F32": 32, "BF16": 16, "F8_E4M3": 8, "I64": 64}
 ORDER = ["I64", "F32", "BF16", "F8_E4M3"]
 
 Tensor = tuple[str, str, list[int]]
+
+
+@dataclass
+class Row:
+    """One header, and the instructions of parsing it once."""
+
+    header: str
+    tensors: int
+    header_bytes: int
+    ours: int
+    reference: int
+    ratio: float
 
 
 def small() -> list[Tensor]:
@@ -46,7 +59,12 @@ def experts() -> Iterator[Tensor]:
         prefix = f"{model}.layers.{layer}"
         for norm in ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm"):
             yield f"{prefix}.{norm}.weight", "F32", [512 if "layernorm" in norm else 128]
-        for projection, shape in (("q", [1024, 512]), ("k", [128, 512]), ("v", [128, 512]), ("o", [512, 1024])):
+        for projection, shape in (
+            ("q", [1024, 512]),
+            ("k", [128, 512]),
+            ("v", [128, 512]),
+            ("o", [512, 1024]),
+        ):
             yield f"{prefix}.self_attn.{projection}_proj.weight", "F8_E4M3", shape
         yield f"{prefix}.mlp.gate.weight", "F32", [128, 512]
         for expert in range(128):
@@ -54,12 +72,13 @@ def experts() -> Iterator[Tensor]:
                 yield f"{prefix}.mlp.experts.{expert}.{projection}_proj.weight", "BF16", shape
 
 
-def write(path: Path, tensors: list[Tensor], shuffle: bool) -> None:
+def write(path: Path, tensors: list[Tensor], shuffle: bool) -> int:
     """Writes a file as our writer does: by dtype, then name; a header without spaces, padded to 8 bytes.
 
-    Shuffled, the names stand in the header in another order than their bytes in the file.
+    Shuffled, the names stand in the header in another order than their bytes in the file. Returns the
+    bytes of the header.
     """
-    entries = []
+    entries: list[tuple[str, dict[str, object]]] = []
     end = 0
     for name, dtype, shape in sorted(tensors, key=lambda t: (ORDER.index(t[1]), t[0])):
         begin, bits = end, BITS[dtype]
@@ -69,22 +88,25 @@ def write(path: Path, tensors: list[Tensor], shuffle: bool) -> None:
         entries.append((name, {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}))
     if shuffle:
         random.Random(0).shuffle(entries)
-    header = json.dumps({"__metadata__": {"format": "pt"}} | dict(entries), separators=(",", ":")).encode()
+    members: list[tuple[str, dict[str, object]]] = [("__metadata__", {"format": "pt"}), *entries]
+    header = json.dumps(dict(members), separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + end)
+    return len(header)
 
 
 def instructions(parser: str, path: Path, tensors: int) -> int:
     """Instructions of one parse."""
-    once, thrice = (counted(parser, path, times, tensors) for times in (1, 3))
+    once, thrice = (counted(parser, path, tensors, times) for times in (1, 3))
     return (thrice - once) // 2
 
 
-def counted(parser: str, path: Path, times: int, tensors: int) -> int:
+def counted(parser: str, path: Path, tensors: int, times: int) -> int:
     out = path.with_name(f"{path.name}.{parser}.{times}.callgrind")
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", PROGRAM, parser, path, str(times)]
+    valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
+    command = [*valgrind, str(PROGRAM), parser, str(path), str(times)]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode != 0:
         raise SystemExit(ran.stderr)
@@ -94,7 +116,7 @@ def counted(parser: str, path: Path, times: int, tensors: int) -> int:
     return int(summary[1])
 
 
-def measure(directory: Path) -> Iterator[dict[str, object]]:
+def measure(directory: Path) -> Iterator[Row]:
     cases = [
         ("50,000 small tensors, sorted", small(), False),
         ("mixture of experts", list(experts()), False),
@@ -102,10 +124,9 @@ def measure(directory: Path) -> Iterator[dict[str, object]]:
     ]
     for place, (name, tensors, shuffle) in enumerate(cases):
         path = directory / f"{place}.safetensors"
-        write(path, tensors, shuffle)
-        header_bytes = int.from_bytes(path.open("rb").read(8), "little")
-        counts = {parser: instructions(parser, path, len(tensors)) for parser in ("ours", "reference")}
-        yield {"header": name, "tensors": len(tensors), "header_bytes": header_bytes} | counts
+        header_bytes = write(path, tensors, shuffle)
+        ours, reference = (instructions(parser, path, len(tensors)) for parser in ("ours", "reference"))
+        yield Row(name, len(tensors), header_bytes, ours, reference, ours / reference)
 
 
 def main() -> None:
@@ -117,13 +138,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = arguments.directory or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
-        rows = [row | {"ratio": row["ours"] / row["reference"]} for row in measure(directory)]  # type: ignore[operator]
+        rows = list(measure(directory))
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([asdict(row) for row in rows], indent=2))
         return
     print("| header | tensors | bytes | tensafe | safetensors | ratio |\n|---|---|---|---|---|---|")
     for row in rows:
-        print("| {header} | {tensors:,} | {header_bytes:,} | {ours:,} | {reference:,} | {ratio:.3f} |".format(**row))
+        counts = f"{row.tensors:,} | {row.header_bytes:,} | {row.ours:,} | {row.reference:,}"
+        print(f"| {row.header} | {counts} | {row.ratio:.3f} |")
 
 
 if __name__ == "__main__":

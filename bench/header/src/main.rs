@@ -42,8 +42,7 @@ fn run(parser: &str, path: &str, times: &str) -> Result<usize, Box<dyn Error>> {
         "ours" => {
             let options = ParseOptions::default();
             let parse = || Header::parse(black_box(&bytes), bytes.len() as u64, &options);
-            let last = repeat(times, parse)?;
-            Ok(last.len())
+            Ok(repeat(times, parse)?.len())
         }
         "reference" => {
             let (_, last) = repeat(times, || SafeTensors::read_metadata(black_box(&bytes)))?;

@@ -91,11 +91,14 @@ fn common_prefix<'t>(mut names: impl Iterator<Item = &'t [u8]>) -> usize {
 /// The first eight bytes as an integer that is ordered as they are. Shorter text is filled up with
 /// zeros, which makes it equal to no text that it is greater than.
 fn key(text: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    for (byte, text) in bytes.iter_mut().zip(text) {
-        *byte = *text;
-    }
-    u64::from_be_bytes(bytes)
+    let first = text.first_chunk::<8>().copied().unwrap_or_else(|| {
+        let mut filled = [0; 8];
+        for (byte, text) in filled.iter_mut().zip(text) {
+            *byte = *text;
+        }
+        filled
+    });
+    u64::from_be_bytes(first)
 }
 
 /// S-06. Lenient reading keeps the entry that stands last, as the reference does.

@@ -35,11 +35,12 @@ pub(super) fn plain_bytes(text: &[u8]) -> Option<usize> {
 /// may have marked a byte that is none of them.
 #[inline]
 fn special(word: u64) -> u64 {
-    // Subtracting n borrows from the high bit of a byte below n; bytes from 0x80 on have theirs set
-    // already and are masked out.
-    let below = |word: u64, n: u64| word.wrapping_sub(ONES.wrapping_mul(n)) & !word;
-    let equal = |byte: u8| below(word ^ ONES.wrapping_mul(u64::from(byte)), 1);
-    (equal(b'"') | equal(b'\\') | below(word, 0x20)) & HIGH
+    let differs_from = |byte: u8| word ^ ONES.wrapping_mul(u64::from(byte));
+    let below = |word: u64, n: u64| word.wrapping_sub(ONES.wrapping_mul(n));
+    let marks = below(differs_from(b'"'), 1) | below(differs_from(b'\\'), 1) | below(word, 0x20);
+    // Subtracting n borrows from the high bit of a byte below n. Bytes from 0x80 on have theirs set
+    // already: they are none of these.
+    marks & !word & HIGH
 }
 
 /// The place of the first byte that is marked; 8 where none is.
