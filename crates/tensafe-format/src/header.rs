@@ -3,11 +3,13 @@
 //! Implements rules S-01 to S-17 of `docs/spec.md`: `json` reads tokens, `parse` builds the table,
 //! `cover` checks what the tensors claim of the file. Reads no files: callers bring the bytes.
 
+mod canonical;
 mod cover;
 mod json;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use core::{fmt, ops::Range};
@@ -16,7 +18,7 @@ pub(crate) use self::cover::bits;
 pub(crate) use self::json::Reader;
 use self::parse::Flaws;
 use crate::{
-    Dtype, ParseOptions,
+    Dtype, Limits, ParseOptions,
     error::{Detail, Error},
 };
 
@@ -158,7 +160,7 @@ impl Header {
     pub fn parse(start: &[u8], file_bytes: u64, options: &ParseOptions) -> Result<Self, Error> {
         let range = header_range(start, file_bytes, options)?;
         let text = header_text(start, &range)?;
-        let mut table = Table::with_room_for(text.len());
+        let mut table = Table::with_room_for(text.len(), &options.limits);
         parse::parse(text, options, &mut table, &mut Flaws::First)?;
         let data_bytes = file_bytes.saturating_sub(range.end);
         cover::check(&mut table, data_bytes, options.mode, &mut Flaws::First)?;
@@ -221,15 +223,25 @@ impl Header {
         self.table.by_name.iter().map(|place| self.table.info_at(*place))
     }
 
+    /// The places of [`tensors_by_name`](Self::tensors_by_name) in the order of
+    /// [`tensors`](Self::tensors).
+    pub fn places_by_name(&self) -> impl ExactSizeIterator<Item = usize> + Clone {
+        self.table.by_name.iter().map(|place| *place as usize)
+    }
+
     /// The tensor called `name`.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
     pub fn tensor(&self, name: &str) -> Result<TensorInfo<'_>, Error> {
-        self.position(name)
-            .and_then(|place| self.table.entries.get(place))
-            .map(|entry| self.table.info(entry))
-            .ok_or_else(|| Error::not_found(name))
+        self.position(name).and_then(|place| self.tensor_at(place)).ok_or_else(|| Error::not_found(name))
+    }
+
+    /// The tensor at a place in the order of [`tensors`](Self::tensors), as
+    /// [`position`](Self::position) gives it.
+    #[must_use]
+    pub fn tensor_at(&self, place: usize) -> Option<TensorInfo<'_>> {
+        self.table.entries.get(place).map(|entry| self.table.info(entry))
     }
 
     /// The place of the tensor called `name` in the order of [`tensors`](Self::tensors).
@@ -262,6 +274,30 @@ impl Header {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.data_start.saturating_add(self.data_bytes)
+    }
+
+    /// Bytes of memory that the header takes: its tables with the room in them, and itself. The nodes
+    /// of the metadata are an estimate.
+    ///
+    /// # Cost
+    /// A walk over the metadata.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let table = &self.table;
+        let strings = table.metadata.iter().flatten().map(|(key, value)| {
+            // The nodes of the map are counted at twice the size of what they hold.
+            let node = size_of::<(String, String)>().saturating_mul(2);
+            node.saturating_add(key.capacity()).saturating_add(value.capacity())
+        });
+        [
+            table.names.capacity(),
+            size_of::<u64>().saturating_mul(table.dims.capacity()),
+            size_of::<Entry>().saturating_mul(table.entries.capacity()),
+            size_of::<u32>().saturating_mul(table.by_name.capacity()),
+        ]
+        .into_iter()
+        .chain(strings)
+        .fold(size_of::<Self>(), usize::saturating_add)
     }
 
     /// The bytes of `tensor`, counted from the start of the file, half-open.
@@ -363,8 +399,10 @@ fn header_text<'a>(start: &'a [u8], range: &Range<u64>) -> Result<&'a [u8], Erro
 }
 
 impl Table {
-    /// Room for what a header of this length usually holds; no more than a fraction of its bytes.
-    fn with_room_for(header_bytes: usize) -> Self {
+    /// Room for what a header of this length usually holds; no more than a fraction of its bytes, and
+    /// of those that the tables may take.
+    fn with_room_for(header_bytes: usize, limits: &Limits) -> Self {
+        let header_bytes = usize::try_from(limits.table_bytes).unwrap_or(usize::MAX).min(header_bytes);
         Self {
             names: String::with_capacity(header_bytes / 4),
             dims: Vec::with_capacity(header_bytes / 64),
@@ -394,6 +432,11 @@ impl Table {
 
     fn name(&self, entry: &Entry) -> &str {
         self.names.get(entry.name.0 as usize..entry.name.1 as usize).unwrap_or_default()
+    }
+
+    /// Without a look at the borders of characters: what is compared many times.
+    fn name_bytes(&self, entry: &Entry) -> &[u8] {
+        self.names.as_bytes().get(entry.name.0 as usize..entry.name.1 as usize).unwrap_or_default()
     }
 
     fn shape(&self, entry: &Entry) -> &[u64] {

@@ -8,7 +8,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Error, FileSystem, Identity, Latency, Source, SourceInfo, direct::Direct, error::refusal};
+use crate::{
+    Error, FileSystem, Identity, Latency, Source, SourceInfo, direct::Direct, error::refusal,
+    header_cache::Stamp,
+};
 
 /// An open file as a [`Source`]. A file that was replaced by another of the same name goes on
 /// being read; one that is changed in place is noticed by its [`Identity`].
@@ -75,6 +78,20 @@ impl FileSource {
             let _ = rustix::fs::fadvise(&self.file, range.start, len, advice);
         }
     }
+
+    /// What the file is by now.
+    pub(crate) fn stamp(&self) -> Result<Stamp, Error> {
+        let metadata = self.file.metadata().map_err(|e| Error::os("inspect", Some(&self.path), e))?;
+        #[cfg(unix)]
+        let changed_ns = {
+            use std::os::unix::fs::MetadataExt as _;
+            let seconds = i128::from(metadata.ctime()).saturating_mul(1_000_000_000);
+            Some(seconds.saturating_add(i128::from(metadata.ctime_nsec())))
+        };
+        #[cfg(not(unix))]
+        let changed_ns = None;
+        Ok(Stamp { identity: identity(&metadata), changed_ns })
+    }
 }
 
 impl Source for FileSource {
@@ -100,8 +117,7 @@ impl Source for FileSource {
     }
 
     fn identity(&self) -> Result<Option<Identity>, Error> {
-        let metadata = self.file.metadata().map_err(|e| Error::os("inspect", Some(&self.path), e))?;
-        Ok(Some(identity(&metadata)))
+        Ok(Some(self.stamp()?.identity))
     }
 
     fn info(&self) -> SourceInfo {

@@ -37,6 +37,7 @@ mod explain;
 mod file;
 mod filesystem;
 mod group;
+mod header_cache;
 mod lower;
 mod mapping;
 mod memory;

@@ -11,6 +11,7 @@ use crate::{
     Buffer, Error, ExecuteOptions, Execution, FileSink, FileSource, Group, Latency, MapPermit, MemorySource,
     Plan, ReplaceOptions, Selection, Sink, Source, ahead,
     content::Content,
+    header_cache,
     lower::Means,
     mapping,
     parallel::{read_parallel, write_parallel},
@@ -85,7 +86,8 @@ impl OpenOptions {
 #[derive(Debug)]
 pub struct TensorFile {
     content: Content,
-    header: Header,
+    /// Shared with other openings of the same file.
+    header: Arc<Header>,
 }
 
 impl TensorFile {
@@ -96,7 +98,9 @@ impl TensorFile {
     /// [`Format`](crate::ErrorKind::Format) or [`Limit`](crate::ErrorKind::Limit) as the header has it.
     ///
     /// # Cost
-    /// Reads the header alone; mapping is lazy.
+    /// Reads the header alone; mapping is lazy. A file that this process opened before, with the same
+    /// strictness and limits, and that has not changed since, is not read at all: its header is kept in
+    /// memory, within bounds.
     pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self, Error> {
         Self::from_file(FileSource::open(path)?, options)
     }
@@ -114,8 +118,11 @@ impl TensorFile {
                 Some(permit).filter(|_| maps)
             }
         };
+        let parse = || read_header(&source, &options.parse);
+        let (identity, header) = header_cache::header(&source, &options.parse, parse)?;
         let source = Arc::new(source);
-        let mut file = Self::from_source_with(Arc::clone(&source) as Arc<dyn Source>, options)?;
+        let content = Content::new(Arc::clone(&source) as Arc<dyn Source>, identity, options);
+        let mut file = Self { content, header };
         if let Some(permit) = permit {
             file.content.memory = Some(mapping::map(&source, permit)?);
             // The header was read, the mapping came after: it is of the same file, or refused.
@@ -138,7 +145,7 @@ impl TensorFile {
     /// As [`open`](Self::open).
     pub fn from_source_with(source: Arc<dyn Source>, options: &OpenOptions) -> Result<Self, Error> {
         let identity = source.identity()?;
-        let header = read_header(&*source, &options.parse)?;
+        let header = Arc::new(read_header(&*source, &options.parse)?);
         Ok(Self { content: Content::new(source, identity, options), header })
     }
 

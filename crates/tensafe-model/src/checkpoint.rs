@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    iter,
     path::{Path, PathBuf},
 };
 
@@ -11,12 +12,22 @@ use tensafe_io::{OpenOptions, TensorFile};
 use crate::{Error, Located, locate};
 
 /// An open model: its files, and which of them holds which tensor.
+///
+/// Names stand in the headers of the files alone.
 #[derive(Debug)]
 pub struct Checkpoint {
     files: Vec<TensorFile>,
-    /// From a name to the place of its file.
-    names: BTreeMap<String, usize>,
+    /// The tensors in the order of their names; `None` where they are those of the only file, whose
+    /// header has that order.
+    order: Option<Vec<Place>>,
     path: Option<PathBuf>,
+}
+
+/// Where a tensor stands: a file, and a place in the order of its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    file: usize,
+    tensor: usize,
 }
 
 impl Checkpoint {
@@ -45,18 +56,17 @@ impl Checkpoint {
                     files.push(TensorFile::open(directory.join(name), options)?);
                     places.insert(name, place);
                 }
-                let mut names = BTreeMap::new();
+                let mut order = Vec::with_capacity(index.weight_map.len());
                 for (name, file) in &index.weight_map {
                     let place = places.get(file.as_str()).copied().unwrap_or_default();
-                    if files.get(place).is_none_or(|f: &TensorFile| f.header().position(name).is_none()) {
-                        return Err(Error::not_in_shard(name, &directory.join(file)));
-                    }
-                    names.insert(name.clone(), place);
+                    let tensor = files.get(place).and_then(|f: &TensorFile| f.header().position(name));
+                    let tensor = tensor.ok_or_else(|| Error::not_in_shard(name, &directory.join(file)))?;
+                    order.push(Place { file: place, tensor });
                 }
                 if options.parse.mode == Mode::Strict {
-                    nothing_unnamed(&files, &names)?;
+                    nothing_unnamed(&files, &order)?;
                 }
-                Self { files, names, path: None }
+                Self { files, order: Some(order), path: None }
             }
         };
         model.path = Some(path.to_owned());
@@ -68,18 +78,21 @@ impl Checkpoint {
     /// # Errors
     /// [`Format`](crate::ErrorKind::Format) where a name stands in two of them.
     pub fn from_files(files: Vec<TensorFile>) -> Result<Self, Error> {
-        let mut names = BTreeMap::new();
-        for (place, file) in files.iter().enumerate() {
-            for tensor in file.header().tensors() {
-                if let Some(first) = names.insert(tensor.name().to_owned(), place) {
-                    let path = |place: usize| {
-                        files.get(place).and_then(TensorFile::path).unwrap_or_else(|| Path::new(""))
-                    };
-                    return Err(Error::named_twice(tensor.name(), path(first), path(place)));
-                }
-            }
+        if files.len() == 1 {
+            return Ok(Self { files, order: None, path: None });
         }
-        Ok(Self { files, names, path: None })
+        // Names side by side with their places: the sort looks at nothing else, and merges the names
+        // of the headers, each of which has them in order.
+        let mut named: Vec<(&str, Place)> = Vec::new();
+        for (place, file) in files.iter().enumerate() {
+            let header = file.header();
+            let places = header.places_by_name().map(|tensor| Place { file: place, tensor });
+            named.extend(header.tensors_by_name().map(|tensor| tensor.name()).zip(places));
+        }
+        named.sort_by(|(a, a_place), (b, b_place)| a.cmp(b).then(a_place.file.cmp(&b_place.file)));
+        named_once(&files, &named)?;
+        let order = named.into_iter().map(|(_, place)| place).collect();
+        Ok(Self { files, order: Some(order), path: None })
     }
 
     /// What the model was opened by.
@@ -97,36 +110,64 @@ impl Checkpoint {
     /// The number of tensors.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.names.len()
+        match &self.order {
+            Some(order) => order.len(),
+            None => self.files.iter().map(|file| file.header().len()).sum(),
+        }
     }
 
     /// Whether there are no tensors.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.len() == 0
+    }
+
+    /// Whether all tensors of the files belong to the model. An index that is read leniently may leave
+    /// some out.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.len() == self.files.iter().map(|file| file.header().len()).sum::<usize>()
     }
 
     /// The names with the place of their file, in the order of the names.
     pub fn names(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
-        self.names.iter().map(|(name, place)| (name.as_str(), *place))
+        self.by_name().map(|(file, info)| (info.name(), file))
     }
 
     /// The tensors, in the order of their names.
     pub fn tensors(&self) -> impl Iterator<Item = (&TensorFile, TensorInfo<'_>)> {
-        self.names.iter().filter_map(|(name, place)| {
-            let file = self.files.get(*place)?;
-            Some((file, file.header().tensor(name).ok()?))
-        })
+        self.by_name().filter_map(|(file, info)| Some((self.files.get(file)?, info)))
     }
 
     /// The tensor called `name` and the file that holds it.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound).
+    ///
+    /// # Cost
+    /// One binary search.
     pub fn find(&self, name: &str) -> Result<(&TensorFile, TensorInfo<'_>), Error> {
-        let file = self.names.get(name).and_then(|place| self.files.get(*place));
-        let file = file.ok_or_else(|| Error::not_found(name))?;
-        Ok((file, file.info(name)?))
+        let found = match &self.order {
+            None => self.files.iter().find_map(|file| {
+                let place = file.header().position(name)?;
+                Some((file, file.header().tensor_at(place)?))
+            }),
+            Some(order) => {
+                let place = order.binary_search_by(|place| info(&self.files, *place).name().cmp(name));
+                let place = place.ok().and_then(|place| order.get(place));
+                place.and_then(|place| Some((self.files.get(place.file)?, info(&self.files, *place))))
+            }
+        };
+        found.ok_or_else(|| Error::not_found(name))
+    }
+
+    /// The tensors with the place of their file, in the order of their names.
+    fn by_name(&self) -> Box<dyn ExactSizeIterator<Item = (usize, TensorInfo<'_>)> + '_> {
+        match (&self.order, self.files.first()) {
+            (Some(order), _) => Box::new(order.iter().map(|place| (place.file, info(&self.files, *place)))),
+            (None, Some(file)) => Box::new(file.header().tensors_by_name().map(|info| (0, info))),
+            (None, None) => Box::new(iter::empty()),
+        }
     }
 
     /// The metadata of all files, the first file's value where two have a key.
@@ -143,11 +184,41 @@ impl Checkpoint {
     }
 }
 
+fn info(files: &[TensorFile], place: Place) -> TensorInfo<'_> {
+    let tensor = files.get(place.file).and_then(|file| file.header().tensor_at(place.tensor));
+    tensor.expect("places are taken from the headers of these files")
+}
+
+fn path_at(files: &[TensorFile], place: usize) -> &Path {
+    files.get(place).and_then(TensorFile::path).unwrap_or_else(|| Path::new(""))
+}
+
+/// S-32: no name stands in two files. `named` is sorted by name, then file. Of several names, the
+/// one that is met first in the order of the files and of the bytes in them is told.
+fn named_once(files: &[TensorFile], named: &[(&str, Place)]) -> Result<(), Error> {
+    let twice = named.windows(2).filter_map(|pair| match pair {
+        [(a, first), (b, second)] if a == b => Some((*a, first.file, *second)),
+        _ => None,
+    });
+    match twice.min_by_key(|(_, _, second)| (second.file, second.tensor)) {
+        Some((name, first, second)) => {
+            Err(Error::named_twice(name, path_at(files, first), path_at(files, second.file)))
+        }
+        None => Ok(()),
+    }
+}
+
 /// S-32, the other way round.
-fn nothing_unnamed(files: &[TensorFile], names: &BTreeMap<String, usize>) -> Result<(), Error> {
-    for (place, file) in files.iter().enumerate() {
-        let unnamed = file.header().tensors().find(|t| names.get(t.name()) != Some(&place));
-        if let Some(tensor) = unnamed {
+fn nothing_unnamed(files: &[TensorFile], order: &[Place]) -> Result<(), Error> {
+    let mut named: Vec<_> = files.iter().map(|file| vec![false; file.header().len()]).collect();
+    for place in order {
+        if let Some(named) = named.get_mut(place.file).and_then(|file| file.get_mut(place.tensor)) {
+            *named = true;
+        }
+    }
+    for (file, named) in files.iter().zip(named) {
+        let unnamed = file.header().tensors().zip(named).find(|(_, named)| !named);
+        if let Some((tensor, _)) = unnamed {
             return Err(Error::not_in_index(tensor.name(), file.path().unwrap_or_else(|| Path::new(""))));
         }
     }

@@ -244,16 +244,11 @@ impl Checkpoint {
 
     /// The tensors with the places of their files.
     fn placed(&self) -> impl Iterator<Item = (usize, TensorInfo<'_>)> {
-        let all = self.is_whole();
+        let all = self.model.is_whole();
         self.model.files().iter().enumerate().flat_map(move |(place, file)| {
             let tensors = file.header().tensors();
             tensors.filter(move |info| all || self.holds(file, info)).map(move |info| (place, info))
         })
-    }
-
-    /// Whether every tensor of every file belongs to the model, as in all but lenient indices.
-    fn is_whole(&self) -> bool {
-        self.model.files().iter().map(|file| file.header().len()).sum::<usize>() == self.model.len()
     }
 
     /// Whether a tensor of `file` is the model's of that name.
@@ -268,7 +263,7 @@ impl Checkpoint {
         py: Python<'py>,
         make: impl Fn(&TensorInfo<'_>, &Bound<'py, Memory>, Range<usize>) -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let all = self.is_whole();
+        let all = self.model.is_whole();
         let mut filling = Filling::new(py);
         for file in self.model.files() {
             let mut tensors = file.header().tensors();

@@ -7,6 +7,7 @@
 
 use alloc::{borrow::Cow, string::String};
 
+use super::words::plain_bytes;
 use crate::error::{Detail, Error, Found};
 
 /// Nesting that the reference's JSON reader refuses.
@@ -36,7 +37,12 @@ impl<'a> Reader<'a> {
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
-    fn skip(&mut self, bytes: usize) {
+    /// What is to be read yet.
+    pub(super) fn rest_of_text(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    pub(super) fn skip(&mut self, bytes: usize) {
         self.at = self.at.saturating_add(bytes);
     }
 
@@ -100,7 +106,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn string(&mut self) -> Result<Cow<'a, str>, Error> {
         self.expect(b'"', "a string")?;
         let start = self.at;
-        let plain = self.rest().iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f));
+        let plain = plain_bytes(self.rest());
         self.skip(plain.unwrap_or(usize::MAX));
         match self.peek() {
             Some(b'"') => {
@@ -121,7 +127,7 @@ impl<'a> Reader<'a> {
         let mut out = String::from(self.text.get(start..self.at).unwrap_or_default());
         loop {
             let from = self.at;
-            let plain = self.rest().iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f));
+            let plain = plain_bytes(self.rest());
             self.at = plain.map_or(self.text.len(), |n| from.saturating_add(n));
             out.push_str(self.text.get(from..self.at).unwrap_or_default());
             match self.peek() {

@@ -9,6 +9,7 @@ use alloc::{borrow::Cow, string::String, vec::Vec};
 
 use super::{
     Entry, METADATA_NAME, Metadata, Table,
+    canonical::{self, MOST_DIMENSIONS},
     json::{Members, Reader},
 };
 use crate::{
@@ -60,10 +61,18 @@ pub(super) fn parse(
     table: &mut Table,
     flaws: &mut Flaws<'_>,
 ) -> Result<(), Error> {
-    let json = Reader::new(text, 8)?;
-    let budget = options.limits.table_bytes;
-    let mut parser = Parser { json, options, table, flaws, budget, metadata_seen: false };
-    parser.header()
+    Parser::new(text, options, table, flaws)?.header(true)
+}
+
+/// [`parse`] by the grammar alone, whose result the short cut for canonical entries must not change.
+#[cfg(test)]
+pub(super) fn parse_by_grammar(
+    text: &[u8],
+    options: &ParseOptions,
+    table: &mut Table,
+    flaws: &mut Flaws<'_>,
+) -> Result<(), Error> {
+    Parser::new(text, options, table, flaws)?.header(false)
 }
 
 struct Parser<'a, 'f, 'l> {
@@ -72,6 +81,8 @@ struct Parser<'a, 'f, 'l> {
     table: &'f mut Table,
     flaws: &'f mut Flaws<'l>,
     budget: u64,
+    /// Memory for the shape of one canonical entry.
+    dims: [u64; MOST_DIMENSIONS],
     metadata_seen: bool,
 }
 
@@ -102,7 +113,18 @@ impl<T> Field<T> {
     }
 }
 
-impl Parser<'_, '_, '_> {
+impl<'a, 'f, 'l> Parser<'a, 'f, 'l> {
+    fn new(
+        text: &'a [u8],
+        options: &'f ParseOptions,
+        table: &'f mut Table,
+        flaws: &'f mut Flaws<'l>,
+    ) -> Result<Self, Error> {
+        let (json, budget) = (Reader::new(text, 8)?, options.limits.table_bytes);
+        let dims = [0; MOST_DIMENSIONS];
+        Ok(Self { json, options, table, flaws, budget, dims, metadata_seen: false })
+    }
+
     fn strict(&self) -> bool {
         self.options.mode == Mode::Strict
     }
@@ -121,13 +143,16 @@ impl Parser<'_, '_, '_> {
         }
     }
 
-    fn header(&mut self) -> Result<(), Error> {
+    fn header(&mut self, short_cut: bool) -> Result<(), Error> {
         self.json.skip_space();
         if self.json.peek() != Some(b'{') {
             return Err(self.json.unexpected("the `{` of an object"));
         }
         let mut members = self.json.begin(b'{');
         while self.json.more(&mut members, b'}', "`,` or `}`")? {
+            if short_cut && self.canonical_entry()? {
+                continue;
+            }
             let offset = self.json.offset();
             let name = self.json.string()?;
             self.json.expect(b':', "`:`")?;
@@ -138,6 +163,32 @@ impl Parser<'_, '_, '_> {
             }
         }
         self.json.end()
+    }
+
+    /// Reads the next member where it is an entry as writers write it, and within the limits. Takes
+    /// nothing where it is anything else, an error among that.
+    fn canonical_entry(&mut self) -> Result<bool, Error> {
+        let likely = self.table.entries.last().map_or(Dtype::F32, |entry| entry.dtype);
+        let Some(entry) = canonical::entry(self.json.rest_of_text(), likely, &mut self.dims) else {
+            return Ok(false);
+        };
+        if entry.name == METADATA_NAME {
+            return Ok(false);
+        }
+        let (shape, limits) = (entry.shape, &self.options.limits);
+        let start = self.table.dims.len();
+        let end = start.saturating_add(shape.len());
+        let Some(dims) = u32::try_from(start).ok().zip(u32::try_from(end).ok()) else { return Ok(false) };
+        let needed = size_of::<Entry>().saturating_add(entry.name.len()).saturating_add(size_of_val(shape));
+        let Some(left) = self.budget.checked_sub(needed as u64) else { return Ok(false) };
+        if self.table.entries.len() as u64 >= limits.tensors || shape.len() as u64 > limits.dimensions {
+            return Ok(false);
+        }
+        self.budget = left;
+        self.table.dims.extend_from_slice(shape);
+        self.table.push(entry.name, self.json.offset(), entry.dtype, dims, entry.offsets)?;
+        self.json.skip(entry.text_bytes);
+        Ok(true)
     }
 
     fn metadata(&mut self, offset: u64) -> Result<(), Error> {

@@ -38,6 +38,14 @@ fn reads_a_hundred_thousand_tensors() {
     assert_eq!(parsed.len() as u64, count);
     assert_eq!(parsed.tensor("layer.99999").unwrap().data_offsets(), 99_999..100_000);
     assert_eq!(parsed.position("layer.100000"), None);
+    assert_eq!(
+        parsed.position("layer.7").and_then(|place| parsed.tensor_at(place)),
+        parsed.tensor("layer.7").ok()
+    );
+    assert_eq!(parsed.tensor_at(100_000), None);
+    // Per tensor a name, a dimension and an entry, and no more than as much again in reserve.
+    let least = parsed.tensors().map(|t| t.name().len() + 8 + 40).sum::<usize>();
+    assert!((least..4 * least).contains(&parsed.memory_bytes()), "{least} {}", parsed.memory_bytes());
     checks::agrees_with_reference(&file);
 }
 

@@ -112,6 +112,30 @@ fn a_file_that_is_changed_in_place_is_an_error() {
     assert!(error.to_string().contains("another time of modification"), "{error}");
 }
 
+/// Headers that are one in memory were read once.
+#[test]
+fn a_file_that_is_opened_again_shares_its_header_until_it_changes() {
+    let directory = directory();
+    let (path, _) = file_of(&directory, &[100]);
+    let age = |seconds| {
+        let modified = std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
+        OpenOptions::new().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    };
+    age(3600);
+    let open = || accesses().map(|options| TensorFile::open(&path, &options).unwrap());
+    let same = |a: &TensorFile, b: &TensorFile| std::ptr::eq(a.header(), b.header());
+    let first = open();
+    assert_eq!(first.iter().all(|file| same(&first[0], file)), cfg!(unix));
+    age(1800);
+    let second = open();
+    assert_eq!(second.iter().all(|file| same(&second[0], file)), cfg!(unix));
+    assert!(!same(&first[0], &second[0]));
+
+    let (_, bytes) = file_of(&directory, &[10, 11]);
+    let third = TensorFile::open(&path, &Default::default()).unwrap();
+    assert_eq!((third.info("t").unwrap().shape(), &*third.tensor("t").unwrap()), (&[10, 11][..], &bytes[..]));
+}
+
 #[test]
 fn a_file_that_is_replaced_goes_on_being_read() {
     let directory = directory();
