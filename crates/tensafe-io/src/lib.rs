@@ -6,6 +6,7 @@
 //! - [`Buffer`] is memory that tensors live in; every view keeps it alive.
 //! - [`Sink`] is where bytes are written to; nothing is visible before it commits. [`FileSink`]
 //!   writes a temporary file and renames it.
+//! - [`TensorWriter`] writes one file, each tensor when it is there.
 //!
 //! ```no_run
 //! use tensafe_io::{OpenOptions, TensorFile};
@@ -36,6 +37,7 @@ mod replace;
 mod sink;
 mod source;
 mod tensor_file;
+mod write;
 
 pub use buffer::Buffer;
 pub use copy::{COPY_BYTES, copy_range};
@@ -49,4 +51,5 @@ pub use parallel::{read_parallel, write_parallel};
 pub use replace::{FileSink, ReplaceOptions};
 pub use sink::{MemorySink, Sink};
 pub use source::{Identity, Latency, Source, SourceInfo};
-pub use tensor_file::{Access, OpenOptions, TensorFile, write_file};
+pub use tensor_file::{Access, OpenOptions, TensorFile};
+pub use write::{DirectWrites, TensorWriter, WriteControl, write_file, write_file_with};

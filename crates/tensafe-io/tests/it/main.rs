@@ -7,9 +7,11 @@
     reason = "tests may panic, and promise that nobody else touches their temporary files"
 )]
 
+mod direct;
 mod file_sink;
 mod sources;
 mod tensor_file;
+mod tensor_writer;
 
 use std::path::PathBuf;
 
@@ -27,6 +29,19 @@ fn accesses() -> [OpenOptions; 3] {
     // a file do so for reads, not for mappings.
     let permit = unsafe { MapPermit::promised() };
     [Access::Read, Access::Map(permit), Access::Auto(permit)].map(|a| OpenOptions::default().with_access(a))
+}
+
+/// The names of what is in a directory, in order.
+fn names_in(directory: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Bytes that tell where they stand.
+fn counting(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 13) as u8).collect()
 }
 
 /// A file of one tensor `t`, U8 of the given shape, counting upwards.
