@@ -52,4 +52,4 @@ pub use replace::{FileSink, ReplaceOptions};
 pub use sink::{MemorySink, Sink};
 pub use source::{Identity, Latency, Source, SourceInfo};
 pub use tensor_file::{Access, OpenOptions, TensorFile};
-pub use write::{DirectWrites, TensorWriter, WriteControl, write_file, write_file_with};
+pub use write::{DirectWrites, TensorWriter, WriteControl, snapshot, write_file, write_file_with};

@@ -5,6 +5,7 @@
 mod direct;
 mod intervals;
 mod pieces;
+mod snapshot;
 mod writer;
 
 use std::{
@@ -15,8 +16,8 @@ use std::{
 
 use tensafe_format::{Layout, LayoutOptions, Metadata, TensorSpec};
 
-pub use self::writer::TensorWriter;
 pub(crate) use self::{direct::DirectFile, pieces::write_pieces};
+pub use self::{snapshot::snapshot, writer::TensorWriter};
 use crate::{Error, FileSink, ReplaceOptions, Sink as _};
 
 /// Which files are written directly: from memory to the disk, by the page cache.
@@ -73,8 +74,15 @@ impl<'c> WriteControl<'c> {
         self
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+    /// Whether the write of the file at `path` may go on.
+    ///
+    /// # Errors
+    /// [`Cancelled`](crate::ErrorKind::Cancelled).
+    pub fn check(&self, path: &Path) -> Result<(), Error> {
+        if self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+            return Err(Error::cancelled(path));
+        }
+        Ok(())
     }
 
     pub(crate) fn wrote(&self, bytes: u64) {
@@ -139,8 +147,7 @@ pub fn write_file_with<'d>(
     }
     let mut sink = FileSink::create(path, layout.file_bytes(), options)?;
     sink.write_pieces(&pieces, control)?;
-    if control.is_cancelled() {
-        return Err(Error::cancelled(path));
-    }
+    // The last block may have been written when the end was asked for.
+    control.check(path)?;
     sink.commit()
 }

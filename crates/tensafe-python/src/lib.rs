@@ -13,6 +13,7 @@ mod reader;
 mod scan;
 mod spec;
 mod write;
+mod writer;
 
 use std::ffi::OsString;
 
@@ -28,7 +29,8 @@ mod _tensafe {
         convert::{convert, load_pickle, load_pickle_dlpack},
         scan::scan,
         spec::{TensorSpec, deserialize, serialize, serialize_file},
-        write::write,
+        write::{SaveControl, snapshot, write},
+        writer::Writer,
     };
 
     use super::{Bound, Dtype, OsString, PyModule, PyModuleMethods as _, PyResult, Python, pyfunction};

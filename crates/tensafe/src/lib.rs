@@ -81,7 +81,8 @@ pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{
     Access, Buffer, Chain, DirectWrites, FileSink, FileSource, FileSystem, Group, Identity, Latency,
     MapPermit, MemorySink, MemorySource, OpenOptions, ReplaceOptions, Sink, Source, SourceInfo, TensorFile,
-    TensorWriter, WriteControl, copy_range, read_parallel, write_file, write_file_with, write_parallel,
+    TensorWriter, WriteControl, copy_range, read_parallel, snapshot, write_file, write_file_with,
+    write_parallel,
 };
 pub use tensafe_model::{
     Checkpoint, Conversion, ConvertOptions, Error, ErrorKind, FileReport, Finding, FoundValue, Level,

@@ -40,9 +40,7 @@ pub(crate) fn write_pieces(
     };
     let threads = if total < WORTH_A_THREAD { 1 } else { threads };
     each(blocks(&pieces, block_bytes), threads, |block| {
-        if control.is_cancelled() {
-            return Err(Error::cancelled(sink.target()));
-        }
+        control.check(sink.target())?;
         write_block(sink, &block, &pieces)?;
         control.wrote(block.end.saturating_sub(block.start));
         Ok(())

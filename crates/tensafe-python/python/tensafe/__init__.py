@@ -5,6 +5,7 @@
 - ``tensafe.scan``: what loading files would run, told without loading them.
 - ``tensafe.open``: a model of one or many files as a mapping of names.
 - ``tensafe.safe_open``: tensors of a file as they are asked for.
+- ``tensafe.Writer``: a file written tensor by tensor, in any order, by one process or several.
 - ``tensafe.convert``: pickle checkpoints to safetensors, without executing them; ``load_pickle`` of
   ``tensafe.torch`` and ``tensafe.numpy`` loads them so.
 - ``tensafe.install_as_safetensors``: makes ``import safetensors`` mean tensafe.
@@ -27,8 +28,10 @@ from ._open import deserialize
 from ._prefetch import PrefetchLoader
 from ._safe_open import PySafeSlice, TensorMeta, safe_open
 from ._safe_open import _safe_open_handle as _safe_open_handle
+from ._save import SaveHandle
 from ._scan import ScanReport, scan, scan_to
 from ._tensafe import TensorSpec, __version__, serialize, serialize_file
+from ._writer import Writer
 
 __all__ = [
     "CancelledError",
@@ -40,6 +43,7 @@ __all__ = [
     "PrefetchLoader",
     "PySafeSlice",
     "SafetensorError",
+    "SaveHandle",
     "ScanReport",
     "Tensor",
     "TensorMeta",
@@ -47,6 +51,7 @@ __all__ = [
     "TensorSpec",
     "UnsupportedError",
     "UsageError",
+    "Writer",
     "__version__",
     "convert",
     "deserialize",

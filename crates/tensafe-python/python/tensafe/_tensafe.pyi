@@ -9,7 +9,9 @@ __all__ = [
     "DTYPES",
     "Checkpoint",
     "Memory",
+    "SaveControl",
     "TensorSpec",
+    "Writer",
     "__version__",
     "cli",
     "convert",
@@ -19,6 +21,7 @@ __all__ = [
     "scan",
     "serialize",
     "serialize_file",
+    "snapshot",
     "write",
 ]
 
@@ -35,6 +38,35 @@ class Memory:
     def __len__(self) -> int: ...
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class SaveControl:
+    """How far a call of ``write`` is, and its end, for other threads."""
+
+    def __new__(cls) -> SaveControl: ...
+    def cancel(self) -> None: ...
+    def progress(self) -> tuple[int, int]: ...
+
+@final
+class Writer:
+    """A file that is written tensor by tensor."""
+
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        tensors: Sequence[tuple[str, str, Sequence[int]]],
+        metadata: dict[str, str] | None = None,
+        *,
+        durable: bool = True,
+        align: int = 8,
+        shared: tuple[str, bool] | None = None,
+    ) -> Writer: ...
+    def write(self, name: str, data: Any, offset: int | None = None) -> None: ...
+    def written(self) -> list[tuple[int, int]]: ...
+    def absorb(self, ranges: Sequence[tuple[int, int]]) -> None: ...
+    def flush(self) -> None: ...
+    def finish(self) -> None: ...
+    def abort(self) -> None: ...
 
 @final
 class Checkpoint:
@@ -94,7 +126,9 @@ def write(
     *,
     durable: bool = True,
     align: int = 8,
+    control: SaveControl | None = None,
 ) -> bytes | None: ...
+def snapshot(buffers: Sequence[Any]) -> list[Memory]: ...
 def cli(arguments: Sequence[str]) -> int: ...
 def convert(
     input: str | os.PathLike[str],
