@@ -73,7 +73,7 @@ class _Outcome(Future[None]):
             warnings.warn(text, RuntimeWarning, stacklevel=1)
 
 
-def start(
+def start_save(
     entries: Sequence[tuple[str, str, Sequence[int], Any]],
     filename: str | os.PathLike[str],
     metadata: dict[str, str] | None,

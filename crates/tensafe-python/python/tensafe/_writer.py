@@ -162,6 +162,6 @@ def _dtype_name(dtype: Any) -> str:
     try:
         import numpy
 
-        return numpy.dtype(dtype).name
+        return str(numpy.dtype(dtype).name)
     except (ImportError, TypeError):
         return str(dtype)

@@ -18,7 +18,7 @@ from ._convert import load_options
 from ._errors import UnsupportedError, UsageTypeError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
-from ._save import SaveHandle, start
+from ._save import SaveHandle, start_save
 from ._tensafe import DTYPES, Checkpoint, write
 from ._tensafe import TensorSpec as TensorSpec
 from ._tensafe import load_pickle as load_pickle_memories
@@ -81,7 +81,9 @@ def save_file_async(
     returns at once: the arrays must not be changed until the handle is done. What cannot be saved is
     refused here; what fails later, by ``result()`` of the handle.
     """
-    return start(_entries(tensor_dict), filename, metadata, snapshot=snapshot, durable=durable, align=align)
+    return start_save(
+        _entries(tensor_dict), filename, metadata, snapshot=snapshot, durable=durable, align=align
+    )
 
 
 def load(data: Any, *, lenient: bool | None = None) -> dict[str, np.ndarray]:

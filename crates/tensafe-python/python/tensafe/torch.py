@@ -23,11 +23,20 @@ from ._convert import load_options
 from ._errors import UnsupportedError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
-from ._save import SaveHandle, start
+from ._save import SaveHandle, start_save
 from ._tensafe import DTYPES, Checkpoint, load_pickle_dlpack, write
 from ._tensafe import TensorSpec as TensorSpec
 
-__all__ = ["load", "load_file", "load_model", "load_pickle", "save", "save_file", "save_file_async", "save_model"]
+__all__ = [
+    "load",
+    "load_file",
+    "load_model",
+    "load_pickle",
+    "save",
+    "save_file",
+    "save_file_async",
+    "save_model",
+]
 
 # The dtypes of the format that this version of torch has.
 _TYPES: dict[str, torch.dtype] = {
@@ -95,7 +104,7 @@ def save_file_async(
     fetched. ``snapshot=False`` returns at once: the tensors must not be changed until the handle is
     done. What cannot be saved is refused here; what fails later, by ``result()`` of the handle.
     """
-    return start(_entries(tensors), filename, metadata, snapshot=snapshot, durable=durable, align=align)
+    return start_save(_entries(tensors), filename, metadata, snapshot=snapshot, durable=durable, align=align)
 
 
 def load(data: Any, *, lenient: bool | None = None) -> dict[str, torch.Tensor]:
