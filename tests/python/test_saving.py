@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -228,6 +229,40 @@ print(os.listdir("."), tensafe.numpy.load_file("f")["a"].tolist())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.split("\n")[:3] == [str(errno.EFBIG), str(errno.EFBIG), "['f'] [0, 1]"], done.stderr
+
+
+def test_a_disk_that_is_full_midway_is_an_error_and_the_old_file_stays(tmp_path):
+    """A file system that cannot reserve room, so that only a write meets the end of the disk."""
+    if not all(map(shutil.which, ("mke2fs", "unshare", "mount"))):
+        pytest.skip("this system cannot make a small disk")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(48 << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext2", str(image)], check=True, capture_output=True)
+    program = f"""
+print("mounted", flush=True)
+import os, numpy as np, tensafe, tensafe.numpy
+os.chdir({str(disk)!r})
+before = sorted(os.listdir("."))
+tensafe.numpy.save_file({{"a": np.arange(2)}}, "f")
+for durable in (True, False):
+    try:
+        tensafe.numpy.save_file({{"a": np.ones(60 << 20, np.uint8)}}, "f", durable=durable)
+    except OSError as error:
+        print(error.errno, "cannot write bytes" in str(error))
+print(sorted(os.listdir(".")) == sorted([*before, "f"]), tensafe.numpy.load_file("f")["a"].tolist())
+tensafe.numpy.save_file({{"a": np.ones(35 << 20, np.uint8)}}, "f")
+print(int(tensafe.numpy.load_file("f")["a"].sum()) == 35 << 20)
+"""
+    # The mount is of a namespace that ends with the process.
+    mount = ["unshare", "--mount", "sh", "-c", 'mount -o loop "$0" "$1" || exit; shift; exec "$@"']
+    run = [*mount, str(image), str(disk), sys.executable, "-c", program]
+    done = subprocess.run(run, capture_output=True, text=True)
+    if "mounted" not in done.stdout:
+        pytest.skip(f"this user cannot mount a disk: {done.stderr.strip()[-200:]}")
+    full = f"{errno.ENOSPC} True"
+    assert done.stdout.splitlines() == ["mounted", full, full, "True [0, 1]", "True"], done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")

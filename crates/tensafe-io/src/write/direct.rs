@@ -45,20 +45,8 @@ pub(crate) struct DirectFile {
 
 impl DirectFile {
     /// Opens the file at `path` again; `None` where the file system or the platform refuses.
-    #[cfg(target_os = "linux")]
     pub(crate) fn open(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-
-        use rustix::fs::OFlags;
-
-        let flags = i32::try_from((OFlags::DIRECT | OFlags::NOFOLLOW).bits()).ok()?;
-        let file = std::fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
-        Some(Self { file, refused: AtomicBool::new(false), slabs: Slabs::default() })
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn open(_: &Path) -> Option<Self> {
-        None
+        Some(Self { file: reopen(path)?, refused: AtomicBool::new(false), slabs: Slabs::default() })
     }
 
     /// The part of `range` that is worth a direct write, in bytes of the file; it may be empty.
@@ -103,6 +91,21 @@ impl fmt::Debug for DirectFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DirectFile({:?})", self.file)
     }
+}
+
+#[cfg(target_os = "linux")]
+fn reopen(path: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use rustix::fs::OFlags;
+
+    let flags = i32::try_from((OFlags::DIRECT | OFlags::NOFOLLOW).bits()).ok()?;
+    std::fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reopen(_: &Path) -> Option<File> {
+    None
 }
 
 /// The slabs of a file, made when they are asked for, used again, and never more than
@@ -187,7 +190,7 @@ impl Slab {
 mod tests {
     use std::{thread, time::Duration};
 
-    use super::{MOST_SLABS, SLAB_BYTES, Slabs};
+    use super::{ALIGN, DirectFile, LEAST_BYTES, MOST_SLABS, SLAB_BYTES, Slabs};
 
     #[test]
     fn slabs_are_few_and_used_again() {
@@ -205,5 +208,22 @@ mod tests {
         let state = slabs.lock();
         assert!(state.made <= MOST_SLABS);
         assert_eq!(state.free.len(), state.made);
+    }
+
+    #[test]
+    fn after_a_refusal_nothing_is_written_directly() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let Some(direct) = DirectFile::open(file.path()) else { return };
+        let all = 0..4 * LEAST_BYTES;
+        assert_eq!(direct.body(&all), all);
+        assert_eq!(direct.body(&(1..all.end + 1)), ALIGN..all.end);
+        assert!(direct.body(&(1..LEAST_BYTES + 1)).is_empty());
+        // No file system takes a direct write of odd bytes at an odd place, unless it takes all.
+        let mut slab = direct.slab().unwrap();
+        let odd = slab.bytes_mut().get(..3).unwrap();
+        if direct.write(1, odd).unwrap() < odd.len() {
+            let rest = direct.body(&all);
+            assert!(rest.is_empty() && rest.end == all.end);
+        }
     }
 }
