@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
     tensafe.numpy.save_file({"a": np.zeros(2)}, path)
     before = path.read_bytes()
 
-    def raises():
+    def raises(start, stop):
         raise RuntimeError("the device is gone")
 
     good = ("a", "float32", [2], np.zeros(8, np.uint8))
@@ -82,7 +83,11 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
         ([("__metadata__", "float32", [2], np.zeros(8, np.uint8))], tensafe.FormatError, "S-17"),
         ([("a", "float32", [3], np.zeros(8, np.uint8))], tensafe.UsageError, "buffer of 8 bytes, needed 12"),
         ([good, ("b", "int8", [2], raises)], RuntimeError, "the device is gone"),
-        ([good, ("b", "int8", [2], lambda: b"123")], tensafe.UsageError, "buffer of 3 bytes, needed 2"),
+        (
+            [good, ("b", "int8", [2], lambda start, stop: b"123")],
+            tensafe.UsageError,
+            "buffer of 3 bytes, needed 2",
+        ),
         ([good, good], tensafe.FormatError, "S-06"),
     ]
     for tensors, error, text in failures:
@@ -226,6 +231,40 @@ print(os.listdir("."), tensafe.numpy.load_file("f")["a"].tolist())
     assert done.stdout.split("\n")[:3] == [str(errno.EFBIG), str(errno.EFBIG), "['f'] [0, 1]"], done.stderr
 
 
+def test_a_disk_that_is_full_midway_is_an_error_and_the_old_file_stays(tmp_path):
+    """A file system that cannot reserve room, so that only a write meets the end of the disk."""
+    if not all(map(shutil.which, ("mke2fs", "unshare", "mount"))):
+        pytest.skip("this system cannot make a small disk")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(48 << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext2", str(image)], check=True, capture_output=True)
+    program = f"""
+print("mounted", flush=True)
+import os, numpy as np, tensafe, tensafe.numpy
+os.chdir({str(disk)!r})
+before = sorted(os.listdir("."))
+tensafe.numpy.save_file({{"a": np.arange(2)}}, "f")
+for durable in (True, False):
+    try:
+        tensafe.numpy.save_file({{"a": np.ones(60 << 20, np.uint8)}}, "f", durable=durable)
+    except OSError as error:
+        print(error.errno, "cannot write bytes" in str(error))
+print(sorted(os.listdir(".")) == sorted([*before, "f"]), tensafe.numpy.load_file("f")["a"].tolist())
+tensafe.numpy.save_file({{"a": np.ones(35 << 20, np.uint8)}}, "f")
+print(int(tensafe.numpy.load_file("f")["a"].sum()) == 35 << 20)
+"""
+    # The mount is of a namespace that ends with the process.
+    mount = ["unshare", "--mount", "sh", "-c", 'mount -o loop "$0" "$1" || exit; shift; exec "$@"']
+    run = [*mount, str(image), str(disk), sys.executable, "-c", program]
+    done = subprocess.run(run, capture_output=True, text=True)
+    if "mounted" not in done.stdout:
+        pytest.skip(f"this user cannot mount a disk: {done.stderr.strip()[-200:]}")
+    full = f"{errno.ENOSPC} True"
+    assert done.stdout.splitlines() == ["mounted", full, full, "True [0, 1]", "True"], done.stderr
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 def test_devices_are_written_to_and_not_replaced():
     tensafe.numpy.save_file({"a": np.zeros(1000)}, "/dev/null")
@@ -236,13 +275,13 @@ def test_devices_are_written_to_and_not_replaced():
 
 
 def test_an_interrupted_save_leaves_nothing(tmp_path):
-    def interrupted():
+    def interrupted(start, stop):
         raise KeyboardInterrupt
 
     for provider, kind in [
         (interrupted, KeyboardInterrupt),
-        (lambda: "text", TypeError),
-        (lambda: None, ValueError),
+        (lambda start, stop: "text", TypeError),
+        (lambda start, stop: None, ValueError),
     ]:
         with pytest.raises(kind):
             tensafe._tensafe.write(tmp_path / "f", [("a", "int8", [2], provider)])
@@ -253,7 +292,8 @@ def test_tensors_of_a_device_are_asked_for_one_at_a_time_in_the_order_of_the_fil
     asked = []
 
     def provider(name, count):
-        def fetch():
+        def fetch(start, stop):
+            assert (start, stop) == (0, count)
             asked.append(name)
             return np.full(count, len(asked), np.uint8)
 
@@ -266,6 +306,100 @@ def test_tensors_of_a_device_are_asked_for_one_at_a_time_in_the_order_of_the_fil
     with tensafe.safe_open(tmp_path / "f", "np") as file:
         assert file.offset_keys() == ["d", "b", "a", "c"]
         assert file.get_tensor("a").tolist() == [2, 2] and file.get_tensor("c").tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_large_tensor_of_a_device_is_asked_for_in_parts(durable, tmp_path):
+    data = np.random.default_rng(0).integers(0, 256, (70 << 20) + 12, np.uint8)
+    asked = []
+
+    def fetch(start, stop):
+        asked.append((start, stop))
+        return data[start:stop].copy()
+
+    tensors = [("a", "float32", [data.size // 4], fetch), ("b", "int8", [3], np.ones(3, np.int8))]
+    tensafe._tensafe.write(tmp_path / "f", tensors, durable=durable)
+    assert [start for start, _ in asked[1:]] == [stop for _, stop in asked[:-1]]
+    assert asked[0][0] == 0 and asked[-1][1] == data.size
+    assert all(start % 16 == 0 and 0 < stop - start <= 32 << 20 for start, stop in asked)
+    loaded = tensafe.numpy.load_file(tmp_path / "f")
+    assert np.array_equal(loaded["a"].view(np.uint8), data) and loaded["b"].tolist() == [1, 1, 1]
+
+
+def test_a_fetch_that_fails_midway_or_is_short_leaves_the_old_file(tmp_path):
+    tensafe.numpy.save_file({"a": np.arange(2)}, tmp_path / "f")
+    size = 50 << 20
+
+    def fails(start, stop):
+        if start:
+            raise RuntimeError("the device is gone")
+        return np.zeros(stop - start, np.uint8)
+
+    def short(start, stop):
+        return np.zeros(stop - start - (start > 0), np.uint8)
+
+    for fetch, kind, text in [(fails, RuntimeError, "gone"), (short, tensafe.UsageError, "tensor `a`")]:
+        with pytest.raises(kind, match=text):
+            tensafe._tensafe.write(tmp_path / "f", [("a", "int8", [size], fetch)])
+        assert [p.name for p in tmp_path.iterdir()] == ["f"]
+        assert tensafe.numpy.load_file(tmp_path / "f")["a"].tolist() == [0, 1]
+
+
+def test_what_is_fetched_of_torch_is_what_is_saved(tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("tensafe.torch")
+
+    tensors = {
+        "bf16": torch.arange(10_000, dtype=torch.bfloat16).reshape(100, 100),
+        "conj": torch.randn(1000, dtype=torch.complex64).conj(),
+        "neg": torch.randn(500, dtype=torch.complex64).conj().imag.contiguous(),
+        "large": torch.randn(5 << 20, dtype=torch.float64),
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(2.5),
+        "bool": torch.tensor([True, False, True]),
+    }
+    entries = tensafe.torch._entries(tensors, fetch_all=True)
+    assert all(callable(data) for *_, data in entries)
+    tensafe._tensafe.write(tmp_path / "f", entries)
+    assert (tmp_path / "f").read_bytes() == tensafe.torch.save(tensors)
+    assert tensafe._tensafe.write(None, entries) == tensafe.torch.save(tensors)
+
+
+def test_fetching_takes_little_memory(tmp_path):
+    pytest.importorskip("torch")
+    # The highest anonymous memory while tensors are fetched as those of a device are, one of them of
+    # 300 MB: each part is a copy, as it would be of a device.
+    program = f"""
+import threading, time, torch, tensafe.torch
+def anonymous():
+    for line in open("/proc/self/status"):
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+tensors = {{"a": torch.ones(75_000_000), "b": torch.ones(9_000_000)}}
+entries = [
+    (name, dtype, shape, lambda start, stop, fetch=fetch: fetch(start, stop).copy())
+    for name, dtype, shape, fetch in tensafe.torch._entries(tensors, fetch_all=True)
+]
+peak, over = 0, False
+def watch():
+    global peak
+    while not over:
+        peak = max(peak, anonymous())
+        time.sleep(0.001)
+watcher = threading.Thread(target=watch)
+watcher.start()
+before = anonymous()
+tensafe._tensafe.write({str(tmp_path / "f")!r}, entries)
+over = True
+watcher.join()
+print(peak - before)
+"""
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("this system does not say how much memory a process has")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 64 << 20
+    assert (tmp_path / "f").stat().st_size > 336_000_000
 
 
 @pytest.mark.parametrize("durable", [True, False])

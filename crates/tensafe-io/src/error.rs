@@ -53,6 +53,11 @@ enum Detail {
     Destination { tensor: String, found: u64, needed: u64 },
     Budget { tensor: String, needed: u64, budget: u64 },
     Cancelled,
+    WriteCancelled { path: PathBuf },
+    WrittenTwice { path: PathBuf, range: Range<u64> },
+    Incomplete { path: PathBuf, tensor: Option<String>, range: Range<u64>, missing: u64 },
+    NotJoined { path: PathBuf, what: &'static str },
+    Token { token: String },
 }
 
 impl Error {
@@ -152,6 +157,30 @@ impl Error {
         Self::new(Detail::Cancelled)
     }
 
+    /// The caller ended a write.
+    pub(crate) fn write_cancelled(path: &Path) -> Self {
+        Self::new(Detail::WriteCancelled { path: path.into() })
+    }
+
+    pub(crate) fn written_twice(path: &Path, range: Range<u64>) -> Self {
+        Self::new(Detail::WrittenTwice { path: path.into(), range })
+    }
+
+    /// A file was finished before all of its bytes were written: the first range, and how many.
+    pub(crate) fn incomplete(path: &Path, tensor: Option<&str>, range: Range<u64>, missing: u64) -> Self {
+        let tensor = tensor.map(str::to_owned);
+        Self::new(Detail::Incomplete { path: path.into(), tensor, range, missing })
+    }
+
+    /// A file that processes write together is not the one that this one expects.
+    pub(crate) fn not_joined(path: &Path, what: &'static str) -> Self {
+        Self::new(Detail::NotJoined { path: path.into(), what })
+    }
+
+    pub(crate) fn token(token: &str) -> Self {
+        Self::new(Detail::Token { token: token.into() })
+    }
+
     /// The format's error with the file that it was met in.
     pub fn format(path: Option<&Path>, source: tensafe_format::Error) -> Self {
         Self::new(Detail::Format { path: path.map(Path::to_owned), source })
@@ -185,7 +214,12 @@ impl Error {
             | Detail::Shard { .. }
             | Detail::Interval { .. }
             | Detail::Strides { .. }
-            | Detail::Destination { .. } => ErrorKind::Usage,
+            | Detail::Destination { .. }
+            | Detail::WrittenTwice { .. }
+            | Detail::Incomplete { .. }
+            | Detail::NotJoined { .. }
+            | Detail::Token { .. } => ErrorKind::Usage,
+            Detail::WriteCancelled { .. } => ErrorKind::Cancelled,
             Detail::Budget { .. } => ErrorKind::Limit,
             Detail::Cancelled => ErrorKind::Cancelled,
             Detail::Format { source, .. } => match source.kind() {
@@ -201,7 +235,12 @@ impl Error {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match &*self.0 {
-            Detail::Missing { path, .. } | Detail::NotRegular { path } => Some(path),
+            Detail::Missing { path, .. }
+            | Detail::NotRegular { path }
+            | Detail::WriteCancelled { path }
+            | Detail::WrittenTwice { path, .. }
+            | Detail::Incomplete { path, .. }
+            | Detail::NotJoined { path, .. } => Some(path),
             Detail::Os { path, .. }
             | Detail::Format { path, .. }
             | Detail::Short { path, .. }
@@ -363,6 +402,31 @@ impl fmt::Display for Error {
                 "tensor `{tensor}` needs {needed} bytes, the budget leaves {budget} for tensors; raise budget="
             ),
             Detail::Cancelled => write!(f, "cancelled"),
+            Detail::WriteCancelled { path } => {
+                write!(f, "{}: cancelled before it was written", path.display())
+            }
+            Detail::WrittenTwice { path, range } => {
+                write!(f, "{}: bytes {}..{} are written already", path.display(), range.start, range.end)
+            }
+            Detail::Incomplete { path, tensor, range, missing } => {
+                write!(
+                    f,
+                    "{}: {missing} bytes were not written, the first at {}",
+                    path.display(),
+                    range.start
+                )?;
+                tensor.as_ref().map_or(Ok(()), |tensor| write!(f, ", of tensor `{tensor}`"))
+            }
+            Detail::NotJoined { path, what } => write!(
+                f,
+                "{}: the file in the making has another {what}: needed the tensors, metadata and alignment of \
+                 who began it",
+                path.display()
+            ),
+            Detail::Token { token } => write!(
+                f,
+                "token `{token}`: needed 1 to 64 ASCII letters, digits, dots, dashes or underscores"
+            ),
         }
     }
 }

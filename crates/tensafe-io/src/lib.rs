@@ -7,6 +7,7 @@
 //! - [`Plan`] says what to load, from several files at once; [`Execution`] reads it, within a budget.
 //! - [`Sink`] is where bytes are written to; nothing is visible before it commits. [`FileSink`]
 //!   writes a temporary file and renames it.
+//! - [`TensorWriter`] writes one file, each tensor when it is there.
 //!
 //! ```no_run
 //! use tensafe_io::{OpenOptions, TensorFile};
@@ -53,6 +54,7 @@ mod source;
 mod sync;
 mod tensor_file;
 mod worker;
+mod write;
 
 pub use buffer::Buffer;
 pub use copy::{COPY_BYTES, copy_range};
@@ -71,4 +73,5 @@ pub use pool::{limit_pool, trim_pool};
 pub use replace::{FileSink, ReplaceOptions};
 pub use sink::{MemorySink, Sink};
 pub use source::{Identity, Latency, Source, SourceInfo};
-pub use tensor_file::{Access, Cache, OpenOptions, TensorFile, write_file};
+pub use tensor_file::{Access, Cache, OpenOptions, TensorFile};
+pub use write::{DirectWrites, TensorWriter, WriteControl, snapshot, write_file, write_file_with};

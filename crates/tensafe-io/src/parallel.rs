@@ -60,11 +60,11 @@ pub fn write_parallel(sink: &dyn Sink, pieces: &[(u64, &[u8])]) -> Result<(), Er
     each(requests, at_once, |(at, piece)| sink.write_at(at, piece))
 }
 
-fn processors() -> usize {
+pub(crate) fn processors() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-fn each<T: Send>(
+pub(crate) fn each<T: Send>(
     items: Vec<T>,
     at_once: usize,
     work: impl Fn(T) -> Result<(), Error> + Sync,

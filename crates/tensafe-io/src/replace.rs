@@ -1,6 +1,7 @@
 //! The atomic, durable writer: a temporary file beside the target, renamed over it.
 //!
 //! - The target's directory holds the temporary file, so that the rename stays on one file system.
+//! - Its name is one that nobody else chooses, or one that processes agreed on to write it together.
 //! - A symbolic link is written through: the file that it points to is replaced, the link stays.
 //! - A new file has the mode that the umask leaves; a file that is replaced keeps its mode.
 //! - Durable means: the file is on the disk before it has its name, and the name is on the disk
@@ -12,12 +13,17 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
+    ops::Range,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Error, Sink, error::refusal};
+use crate::{
+    DirectWrites, Error, Sink, WriteControl,
+    error::refusal,
+    write::{DirectFile, write_pieces},
+};
 
 /// Choices of a [`FileSink`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +33,13 @@ pub struct ReplaceOptions {
     pub durable: bool,
     /// Whether a file that is there already may be replaced.
     pub overwrite: bool,
+    /// Whether the bytes pass by the page cache.
+    pub direct: DirectWrites,
 }
 
 impl Default for ReplaceOptions {
     fn default() -> Self {
-        Self { durable: true, overwrite: true }
+        Self { durable: true, overwrite: true, direct: DirectWrites::Auto }
     }
 }
 
@@ -49,6 +57,13 @@ impl ReplaceOptions {
         self.overwrite = overwrite;
         self
     }
+
+    /// The same options with another choice of direct writes.
+    #[must_use]
+    pub const fn with_direct(mut self, direct: DirectWrites) -> Self {
+        self.direct = direct;
+        self
+    }
 }
 
 /// A [`Sink`] that becomes a file, whole or not at all.
@@ -60,6 +75,7 @@ pub struct FileSink {
     bytes: u64,
     ending: Ending,
     options: ReplaceOptions,
+    direct: Option<DirectFile>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -68,6 +84,8 @@ enum Ending {
     Rename,
     /// Copy into what cannot be replaced.
     Stream,
+    /// The process that began the file ends it.
+    Joined,
     Committed,
 }
 
@@ -82,7 +100,21 @@ impl FileSink {
     /// Room for the whole file is reserved where the file system can. A file that is replaced goes
     /// on taking its room until the commit.
     pub fn create(path: impl AsRef<Path>, bytes: u64, options: ReplaceOptions) -> Result<Self, Error> {
-        let target = follow(path.as_ref())?;
+        Self::begin(path.as_ref(), bytes, options, None)
+    }
+
+    /// As [`create`](Self::create), under a temporary name that other processes know by `token`.
+    pub(crate) fn share(
+        path: &Path,
+        bytes: u64,
+        options: ReplaceOptions,
+        token: &str,
+    ) -> Result<Self, Error> {
+        Self::begin(path, bytes, options, Some(token))
+    }
+
+    fn begin(path: &Path, bytes: u64, options: ReplaceOptions, token: Option<&str>) -> Result<Self, Error> {
+        let target = follow(path)?;
         let there = match fs::metadata(&target) {
             Ok(metadata) => Some(metadata),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -100,13 +132,109 @@ impl FileSink {
         } else {
             (directory_of(&target), Ending::Rename)
         };
-        let (file, temporary) = temporary_in(&directory, &target)?;
-        let sink = Self { file, temporary, target, bytes, ending, options };
+        let (file, temporary) = match token {
+            Some(token) => shared_in(&directory, &target, token)?,
+            None => temporary_in(&directory, &target)?,
+        };
+        let mut sink = Self { file, temporary, target, bytes, ending, options, direct: None };
         if let Some(metadata) = there.filter(|_| !streams) {
             sink.keep_mode(&metadata)?;
         }
         sink.reserve()?;
+        // What is streamed is read back, from the page cache at best.
+        sink.open_direct(!streams);
         Ok(sink)
+    }
+
+    /// Opens the file that another process [`share`](Self::share)s, if it has this length and header.
+    pub(crate) fn join(
+        path: &Path,
+        bytes: u64,
+        header: &[u8],
+        options: ReplaceOptions,
+        token: &str,
+    ) -> Result<Self, Error> {
+        let target = follow(path)?;
+        let temporary = directory_of(&target).join(shared_name(&target, token)?);
+        let failed = |e| Error::os("join the file", Some(&temporary), e);
+        let mut open = OpenOptions::new();
+        open.read(true).write(true);
+        #[cfg(unix)]
+        if let Ok(flags) = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()) {
+            std::os::unix::fs::OpenOptionsExt::custom_flags(&mut open, flags);
+        }
+        let file = open.open(&temporary).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?.len();
+        if found != bytes {
+            return Err(Error::not_joined(&temporary, "length"));
+        }
+        #[cfg(target_os = "linux")]
+        // Pages that were read ahead would be in the way of direct writes. Advice: it may be refused.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
+        let mut start = vec![0; header.len()];
+        (&file).read_exact(&mut start).map_err(failed)?;
+        if start != header {
+            return Err(Error::not_joined(&temporary, "header"));
+        }
+        let mut sink = Self { file, temporary, target, bytes, ending: Ending::Joined, options, direct: None };
+        sink.open_direct(true);
+        Ok(sink)
+    }
+
+    fn open_direct(&mut self, possible: bool) {
+        if possible && self.options.direct.wanted(self.bytes, self.options.durable) {
+            self.direct = DirectFile::open(&self.temporary);
+        }
+    }
+
+    /// Writes pieces of memory to their offsets, in parallel, where it pays by the page cache. They
+    /// may come in any order and do not overlap.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io), [`Usage`](crate::ErrorKind::Usage) beyond the length, and
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) as `control` says. No block is begun after the first
+    /// that failed, and none is being written when this returns.
+    ///
+    /// # Cost
+    /// Blocks. Threads of its own for more than 4 MiB. All direct writes of a file share at most
+    /// 16 MiB of memory.
+    pub fn write_pieces(&self, pieces: &[(u64, &[u8])], control: &WriteControl<'_>) -> Result<(), Error> {
+        write_pieces(self, pieces, control)
+    }
+
+    pub(crate) fn direct(&self) -> Option<&DirectFile> {
+        self.direct.as_ref()
+    }
+
+    /// The file that this will be.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    pub(crate) fn is_joined(&self) -> bool {
+        self.ending == Ending::Joined
+    }
+
+    pub(crate) fn check_range(&self, range: &Range<u64>) -> Result<(), Error> {
+        if range.start > range.end || range.end > self.bytes {
+            return Err(Error::out_of_bounds(range.clone(), self.bytes));
+        }
+        Ok(())
+    }
+
+    /// Writes within the length, which the caller checked.
+    pub(crate) fn write_within(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        write_all_at(&self.file, offset, bytes)
+            .map_err(|e| self.failed_to_write(offset..offset.saturating_add(bytes.len() as u64), e))
+    }
+
+    pub(crate) fn failed_to_write(&self, range: Range<u64>, error: io::Error) -> Error {
+        Error::os_range("write", Some(&self.target), range, error)
+    }
+
+    /// Waits until what was written so far, by anyone on this host, is on the disk.
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        self.file.sync_all().map_err(|e| Error::os("flush", Some(&self.target), e))
     }
 
     #[cfg(unix)]
@@ -152,18 +280,14 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let range = offset..offset.saturating_add(bytes.len() as u64);
-        if range.end > self.bytes {
-            return Err(Error::out_of_bounds(range, self.bytes));
-        }
-        write_all_at(&self.file, offset, bytes)
-            .map_err(|e| Error::os_range("write", Some(&self.target), range, e))
+        self.check_range(&(offset..offset.saturating_add(bytes.len() as u64)))?;
+        self.write_within(offset, bytes)
     }
 
     fn commit(&mut self) -> Result<(), Error> {
         let failed = |doing, target: &Path, e| Error::os(doing, Some(target), e);
         match self.ending {
-            Ending::Committed => return Ok(()),
+            Ending::Committed | Ending::Joined => return Ok(()),
             Ending::Stream => {
                 let streamed = self.stream();
                 streamed.map_err(|e| failed("write", &self.target, e))?;
@@ -172,7 +296,7 @@ impl Sink for FileSink {
             }
             Ending::Rename => {
                 if self.options.durable {
-                    self.file.sync_all().map_err(|e| failed("flush", &self.target, e))?;
+                    self.flush()?;
                 }
                 fs::rename(&self.temporary, &self.target)
                     .map_err(|e| failed("rename to", &self.target, e))?;
@@ -200,7 +324,7 @@ impl Sink for FileSink {
 
 impl Drop for FileSink {
     fn drop(&mut self) {
-        if self.ending != Ending::Committed {
+        if !matches!(self.ending, Ending::Committed | Ending::Joined) {
             // Nothing can be done about a failure here, and an error may be on its way already.
             drop(fs::remove_file(&self.temporary));
         }
@@ -250,6 +374,24 @@ fn temporary_in(directory: &Path, target: &Path) -> Result<(File, PathBuf), Erro
     Err(Error::os("create a file in", Some(directory), last))
 }
 
+/// The temporary file that processes know by `token`; its name is taken while a save goes on.
+fn shared_in(directory: &Path, target: &Path, token: &str) -> Result<(File, PathBuf), Error> {
+    let path = directory.join(shared_name(target, token)?);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+    file.map(|file| (file, path.clone())).map_err(|e| Error::os("create the file", Some(&path), e))
+}
+
+fn shared_name(target: &Path, token: &str) -> Result<OsString, Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    if token.is_empty() || token.len() > 64 || !token.chars().all(plain) {
+        return Err(Error::token(token));
+    }
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(format!(".{token}.part"));
+    Ok(name)
+}
+
 #[cfg(unix)]
 fn sync_directory(directory: &Path) -> io::Result<()> {
     match File::open(directory)?.sync_all() {
@@ -264,15 +406,9 @@ fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(unix)]
-fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
 fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_write(file, bytes, offset) {
+        match write_some_at(file, offset, bytes) {
             Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
             Ok(n) => {
                 offset = offset.saturating_add(n as u64);
@@ -283,4 +419,12 @@ fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()
         }
     }
     Ok(())
+}
+
+/// One positioned write. Returns how many bytes it took.
+pub(crate) fn write_some_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_at(file, bytes, offset);
+    #[cfg(windows)]
+    return std::os::windows::fs::FileExt::seek_write(file, bytes, offset);
 }

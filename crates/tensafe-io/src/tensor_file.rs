@@ -2,19 +2,11 @@
 
 use std::{ops::Range, path::Path, sync::Arc};
 
-use tensafe_format::{
-    Bounds, Header, Index, Layout, LayoutOptions, Metadata, ParseOptions, TensorInfo, TensorSpec,
-    header_range,
-};
+use tensafe_format::{Bounds, Header, Index, ParseOptions, TensorInfo, header_range};
 
 use crate::{
-    Buffer, Error, ExecuteOptions, Execution, FileSink, FileSource, Group, Latency, MapPermit, MemorySource,
-    Plan, ReplaceOptions, Selection, Sink, Source, ahead,
-    content::Content,
-    header_cache,
-    lower::Means,
-    mapping,
-    parallel::{read_parallel, write_parallel},
+    Buffer, Error, ExecuteOptions, Execution, FileSource, Group, Latency, MapPermit, MemorySource, Plan,
+    Selection, Source, ahead, content::Content, header_cache, lower::Means, mapping, parallel::read_parallel,
     source::checked_range,
 };
 
@@ -319,39 +311,4 @@ fn read_header(source: &dyn Source, parse: &ParseOptions) -> Result<Header, Erro
         source.read_at(known as u64, start.get_mut(known..).unwrap_or_default())?;
     }
     Header::parse(&start, file_bytes, parse).map_err(failed)
-}
-
-/// Writes tensors as a file, atomically: header, then the bytes of each tensor, in parallel.
-///
-/// # Errors
-/// [`Format`](crate::ErrorKind::Format) and [`Limit`](crate::ErrorKind::Limit) as
-/// [`Layout::new`](tensafe_format::Layout::new); [`Usage`](crate::ErrorKind::Usage) where data and
-/// shape differ in size; [`Io`](crate::ErrorKind::Io). A file that was there stays as it was.
-///
-/// # Cost
-/// Memory for the header. Blocks until the file is on the disk, unless the options say otherwise.
-pub fn write_file<'d>(
-    path: impl AsRef<Path>,
-    tensors: impl IntoIterator<Item = (TensorSpec, &'d [u8])>,
-    metadata: Option<&Metadata>,
-    layout: &LayoutOptions,
-    options: ReplaceOptions,
-) -> Result<(), Error> {
-    let path = path.as_ref();
-    let failed = |e| Error::format(Some(path), e);
-    let (specs, data): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
-    let names: Vec<_> = specs.iter().map(|spec: &TensorSpec| spec.name.clone()).collect();
-    let layout = Layout::new(specs, metadata, layout).map_err(failed)?;
-    let mut pieces = vec![(0, layout.header_bytes())];
-    for (place, (name, data)) in names.iter().zip(&data).enumerate() {
-        let range = layout.file_range(place).unwrap_or_default();
-        let (given, needed) = (data.len() as u64, range.end.saturating_sub(range.start));
-        if given != needed {
-            return Err(failed(tensafe_format::Error::buffer_size(name, given, needed)));
-        }
-        pieces.push((range.start, data));
-    }
-    let mut sink = FileSink::create(path, layout.file_bytes(), options)?;
-    write_parallel(&sink, &pieces)?;
-    sink.commit()
 }

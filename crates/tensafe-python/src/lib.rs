@@ -15,6 +15,7 @@ mod reader;
 mod scan;
 mod spec;
 mod write;
+mod writer;
 
 use std::ffi::OsString;
 
@@ -31,7 +32,8 @@ mod _tensafe {
         plan::{Execution, Plan},
         scan::scan,
         spec::{TensorSpec, deserialize, serialize, serialize_file},
-        write::write,
+        write::{SaveControl, snapshot, write},
+        writer::Writer,
     };
 
     use super::{Bound, Dtype, OsString, PyModule, PyModuleMethods as _, PyResult, Python, pyfunction};

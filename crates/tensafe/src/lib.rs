@@ -79,11 +79,11 @@ pub use tensafe_format::{
 };
 pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{
-    Access, Buffer, Cache, Chain, Control, Destination, Entry, ExecuteOptions, Execution, Explain,
-    ExplainedRange, FileSink, FileSource, FileSystem, Group, Identity, Latency, Loaded, MapPermit,
+    Access, Buffer, Cache, Chain, Control, Destination, DirectWrites, Entry, ExecuteOptions, Execution,
+    Explain, ExplainedRange, FileSink, FileSource, FileSystem, Group, Identity, Latency, Loaded, MapPermit,
     MemorySink, MemorySource, Method, OpenOptions, Order, Plan, ReplaceOptions, Selection, Sink, Source,
-    SourceInfo, TensorFile, Why, copy_range, limit_pool, read_parallel, trim_pool, write_file,
-    write_parallel,
+    SourceInfo, TensorFile, TensorWriter, Why, WriteControl, copy_range, limit_pool, read_parallel, snapshot,
+    trim_pool, write_file, write_file_with, write_parallel,
 };
 pub use tensafe_model::{
     Checkpoint, Conversion, ConvertOptions, Error, ErrorKind, FileReport, Finding, FoundValue, Level,

@@ -7,14 +7,7 @@ use tensafe_io::{
     ErrorKind, FileSink, MemorySink, ReplaceOptions, Sink, TensorFile, write_file, write_parallel,
 };
 
-use crate::directory;
-
-fn names_in(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).unwrap();
-    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
+use crate::{directory, names_in};
 
 /// What every sink promises.
 fn keeps_the_contract(sink: &mut dyn Sink) {

@@ -7,11 +7,13 @@
     reason = "tests may panic, and promise that nobody else touches their temporary files"
 )]
 
+mod direct;
 mod disk;
 mod file_sink;
 mod plan;
 mod sources;
 mod tensor_file;
+mod tensor_writer;
 
 use std::path::PathBuf;
 
@@ -30,6 +32,19 @@ fn accesses() -> [OpenOptions; 5] {
     let permit = unsafe { MapPermit::promised() };
     [Access::Read, Access::Direct, Access::Owned, Access::Map(permit), Access::Auto(permit)]
         .map(|a| OpenOptions::default().with_access(a))
+}
+
+/// The names of what is in a directory, in order.
+fn names_in(directory: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Bytes that tell where they stand.
+fn counting(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 13) as u8).collect()
 }
 
 /// A file of one tensor `t`, U8 of the given shape, counting upwards.

@@ -6,6 +6,7 @@
 - ``tensafe.open``: a model of one or many files as a mapping of names.
 - ``tensafe.open(...).plan()``: what to load of it, each rank its part, within a budget of memory.
 - ``tensafe.safe_open``: tensors of a file as they are asked for.
+- ``tensafe.Writer``: a file written tensor by tensor, in any order, by one process or several.
 - ``tensafe.convert``: pickle checkpoints to safetensors, without executing them; ``load_pickle`` of
   ``tensafe.torch`` and ``tensafe.numpy`` loads them so.
 - ``tensafe.install_as_safetensors``: makes ``import safetensors`` mean tensafe.
@@ -29,8 +30,10 @@ from ._plan import ExplainedRange, Explanation, Plan, Progress, Running
 from ._prefetch import PrefetchLoader
 from ._safe_open import PySafeSlice, TensorMeta, safe_open
 from ._safe_open import _safe_open_handle as _safe_open_handle
+from ._save import SaveHandle
 from ._scan import ScanReport, scan, scan_to
 from ._tensafe import TensorSpec, __version__, limit_memory, serialize, serialize_file, trim_memory
+from ._writer import Writer
 
 __all__ = [
     "CancelledError",
@@ -47,6 +50,7 @@ __all__ = [
     "PySafeSlice",
     "Running",
     "SafetensorError",
+    "SaveHandle",
     "ScanReport",
     "Tensor",
     "TensorMeta",
@@ -54,6 +58,7 @@ __all__ = [
     "TensorSpec",
     "UnsupportedError",
     "UsageError",
+    "Writer",
     "__version__",
     "convert",
     "deserialize",

@@ -11,7 +11,9 @@ __all__ = [
     "Execution",
     "Memory",
     "Plan",
+    "SaveControl",
     "TensorSpec",
+    "Writer",
     "__version__",
     "cli",
     "convert",
@@ -22,6 +24,7 @@ __all__ = [
     "scan",
     "serialize",
     "serialize_file",
+    "snapshot",
     "trim_memory",
     "write",
 ]
@@ -42,6 +45,35 @@ class Memory:
     ) -> Any: ...
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class SaveControl:
+    """How far a call of ``write`` is, and its end, for other threads."""
+
+    def __new__(cls) -> SaveControl: ...
+    def cancel(self) -> None: ...
+    def progress(self) -> tuple[int, int]: ...
+
+@final
+class Writer:
+    """A file that is written tensor by tensor."""
+
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        tensors: Sequence[tuple[str, str, Sequence[int]]],
+        metadata: dict[str, str] | None = None,
+        *,
+        durable: bool = True,
+        align: int = 8,
+        shared: tuple[str, bool] | None = None,
+    ) -> Writer: ...
+    def write(self, name: str, data: Any, offset: int | None = None) -> None: ...
+    def written(self) -> list[tuple[int, int]]: ...
+    def absorb(self, ranges: Sequence[tuple[int, int]]) -> None: ...
+    def flush(self) -> None: ...
+    def finish(self) -> None: ...
+    def abort(self) -> None: ...
 
 @final
 class Checkpoint:
@@ -122,7 +154,9 @@ def write(
     *,
     durable: bool = True,
     align: int = 8,
+    control: SaveControl | None = None,
 ) -> bytes | None: ...
+def snapshot(buffers: Sequence[Any]) -> list[Memory]: ...
 def cli(arguments: Sequence[str]) -> int: ...
 def convert(
     input: str | os.PathLike[str],

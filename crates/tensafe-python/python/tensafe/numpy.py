@@ -18,10 +18,11 @@ from ._convert import load_options
 from ._errors import UnsupportedError, UsageTypeError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
+from ._save import SaveHandle, start_save
 from ._tensafe import DTYPES, Checkpoint, Execution, load_pickle_numpy, write
 from ._tensafe import TensorSpec as TensorSpec
 
-__all__ = ["load", "load_file", "load_pickle", "save", "save_file"]
+__all__ = ["load", "load_file", "load_pickle", "save", "save_file", "save_file_async"]
 
 _NAMES = {name: numpy_name for name, _, numpy_name, _ in DTYPES}
 _CODES = {numpy_name: name for name, _, numpy_name, _ in DTYPES}
@@ -64,6 +65,26 @@ def save_file(
     bytes.
     """
     write(filename, _entries(tensor_dict), metadata, durable=durable, align=align)
+
+
+def save_file_async(
+    tensor_dict: dict[str, np.ndarray],
+    filename: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
+    *,
+    snapshot: bool = True,
+    durable: bool = True,
+    align: int = 8,
+) -> SaveHandle:
+    """As :func:`save_file`, in the background: returns when the arrays may be changed again.
+
+    ``snapshot=True`` copies them first, which takes as much memory as they have. ``snapshot=False``
+    returns at once: the arrays must not be changed until the handle is done. What cannot be saved is
+    refused here; what fails later, by ``result()`` of the handle.
+    """
+    return start_save(
+        _entries(tensor_dict), filename, metadata, snapshot=snapshot, durable=durable, align=align
+    )
 
 
 def load(data: Any, *, lenient: bool | None = None) -> dict[str, np.ndarray]:

@@ -91,7 +91,7 @@ def _entries(tensors: dict[str, paddle.Tensor]) -> list[tuple[str, str, list[int
                 f"tensor `{name}`: {tensor.dtype} has no safetensors dtype; convert it first"
             )
         on_host = tensor.place.is_cpu_place()
-        data = _host_bytes(tensor) if on_host else functools.partial(_host_bytes, tensor)
+        data = _host_bytes(tensor) if on_host else functools.partial(_fetch, tensor)
         entries.append((name, dtype, list(tensor.shape), data))
     return entries
 
@@ -104,6 +104,12 @@ def _host_bytes(tensor: paddle.Tensor) -> Any:
         # numpy has no such dtype: the bits as integers of the same width.
         tensor = tensor.view(paddle.int16 if _SIZE[tensor.dtype] == 2 else paddle.uint8)
     return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
+
+
+def _fetch(tensor: paddle.Tensor, start: int, stop: int) -> Any:
+    """The bytes ``start:stop`` of a contiguous tensor, on the host; both are multiples of an element."""
+    size = _SIZE[tensor.dtype]
+    return _host_bytes(tensor.detach().reshape([-1])[start // size : stop // size])
 
 
 def _getdtype(dtype_str: str) -> Any:

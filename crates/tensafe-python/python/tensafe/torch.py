@@ -23,10 +23,20 @@ from ._convert import load_options
 from ._errors import UnsupportedError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
+from ._save import SaveHandle, start_save
 from ._tensafe import DTYPES, Checkpoint, Execution, load_pickle_dlpack, write
 from ._tensafe import TensorSpec as TensorSpec
 
-__all__ = ["load", "load_file", "load_model", "load_pickle", "save", "save_file", "save_model"]
+__all__ = [
+    "load",
+    "load_file",
+    "load_model",
+    "load_pickle",
+    "save",
+    "save_file",
+    "save_file_async",
+    "save_model",
+]
 
 # The dtypes of the format that this version of torch has.
 _TYPES: dict[str, torch.dtype] = {
@@ -91,10 +101,28 @@ def save_file(
     """Writes a file that holds these tensors, which are dense and contiguous.
 
     The file is there as a whole or not at all: a failed save leaves the old one as it was. Tensors of
-    a device are fetched one at a time. ``durable=False`` does not wait for the disk. ``align`` puts the
+    a device are fetched in parts, two of which are in memory. ``durable=False`` does not wait for the disk. ``align`` puts the
     data on a multiple of that many bytes. Tensors must not be changed while they are written.
     """
     write(filename, _entries(tensors), metadata, durable=durable, align=align)
+
+
+def save_file_async(
+    tensors: dict[str, torch.Tensor],
+    filename: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
+    *,
+    snapshot: bool = True,
+    durable: bool = True,
+    align: int = 8,
+) -> SaveHandle:
+    """As :func:`save_file`, in the background: returns when the tensors may be changed again.
+
+    ``snapshot=True`` copies them first, which takes as much memory as they have; those of a device are
+    fetched. ``snapshot=False`` returns at once: the tensors must not be changed until the handle is
+    done. What cannot be saved is refused here; what fails later, by ``result()`` of the handle.
+    """
+    return start_save(_entries(tensors), filename, metadata, snapshot=snapshot, durable=durable, align=align)
 
 
 def load(data: Any, *, lenient: bool | None = None) -> dict[str, torch.Tensor]:
@@ -335,8 +363,10 @@ def _evaluate_tensors_for_save(tensors: dict[str, torch.Tensor]) -> None:
         )
 
 
-def _entries(tensors: dict[str, torch.Tensor]) -> list[tuple[str, str, list[int], Any]]:
-    """Tensors as the writer takes them: those of a device as a function that fetches them."""
+def _entries(
+    tensors: dict[str, torch.Tensor], *, fetch_all: bool = False
+) -> list[tuple[str, str, list[int], Any]]:
+    """Tensors as the writer takes them: those of a device, or all, as a function that fetches parts."""
     _evaluate_tensors_for_save(tensors)
     entries = []
     for name, tensor in tensors.items():
@@ -357,8 +387,8 @@ def _entries(tensors: dict[str, torch.Tensor]) -> list[tuple[str, str, list[int]
                 raise UnsupportedError(f"tensor `{name}`: a packed {tensor.dtype} needs a dimension")
             # The header counts elements, torch counts the bytes that hold two.
             shape[-1] *= 2
-        on_host = tensor.device.type == "cpu"
-        data = _host_bytes(tensor) if on_host else functools.partial(_host_bytes, tensor)
+        fetch = fetch_all or tensor.device.type != "cpu"
+        data = functools.partial(_fetch, tensor) if fetch else _host_bytes(tensor)
         entries.append((name, dtype, shape, data))
     return entries
 
@@ -384,6 +414,12 @@ def _host_bytes(tensor: torch.Tensor) -> Any:
     if sys.byteorder == "big" and (size := _component_bytes(tensor.dtype)) > 1:
         flat = flat.reshape(-1, size)[:, ::-1].copy().reshape(-1)
     return flat
+
+
+def _fetch(tensor: torch.Tensor, start: int, stop: int | None = None) -> Any:
+    """The bytes ``start:stop`` of a contiguous tensor, on the host; both are multiples of an element."""
+    size = _SIZE[tensor.dtype]
+    return _host_bytes(tensor.detach().reshape(-1)[start // size : None if stop is None else stop // size])
 
 
 def _component_bytes(dtype: torch.dtype) -> int:
