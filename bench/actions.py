@@ -176,7 +176,7 @@ def cut(task: Task, ready: Callable[[], None]) -> Row:
     for _, tensor in pairs(loaded):
         digest += words(tensor)
         total += tensor.nbytes
-    row = clock.stop() | {"digest": digest % (1 << 64), "bytes": total}
+    row = clock.stop() | {"digest": digest % (1 << 64), "bytes": total, "parts": len(cuts)}
     if task.way == "tensafe-plan":
         row["planned"] = loaders.bytes_planned(task.source, cuts)
     if task.check:

@@ -154,7 +154,9 @@ def make(root: str, shape: dict[str, int], copy: int, formats: list[str]) -> lis
         path = directory / f"{what}.safetensors"
         _write(path, table)
         written.append(path)
-        written += _convert(path, [kind for kind in formats if kind != "safetensors"])
+        # tensorizer's writer has no room for the names of as many tensors.
+        unfit = ("safetensors", "tensors") if what == "many" else ("safetensors",)
+        written += _convert(path, [kind for kind in formats if kind not in unfit])
     written += _write_shards(directory / "shards", sizes)
     stamp.write_text(json.dumps(wanted))
     return [str(path) for path in written]

@@ -17,7 +17,7 @@ the rounds. *Beside* is a way's time over that of the first row, round by round:
 the ninetieth part; above 1 the first row is faster. *Cold*: the pages of the file were dropped, and the page
 cache said so; the host of a virtual machine may still have them. *Read* is what the process read from the
 disk, *growth* the most that its anonymous memory (RssAnon of /proc/PID/status, every 2 ms, seen from outside)
-grew while the clock ran, *peak* its VmHWM."""
+grew while the clock ran, *peak* its VmHWM, torch included."""
 
 
 def replace_section(text: str, section: str) -> str:
@@ -135,6 +135,14 @@ def _megabytes(figure: str) -> Callable[[list[Row]], str | None]:
     return show
 
 
+def _amplification(rows: list[Row]) -> str | None:
+    """Read over needed, where parts of tensors were asked for."""
+    read, needed = median(rows, "read_bytes"), median(rows, "bytes")
+    if median(rows, "parts") is None or read is None or not needed:
+        return None
+    return f"{read / needed:.2f}"
+
+
 def _plain(figure: str, digits: int = 0) -> Callable[[list[Row]], str | None]:
     def show(rows: list[Row]) -> str | None:
         found = median(rows, figure)
@@ -152,6 +160,7 @@ _COLUMNS: tuple[tuple[str, Callable[[list[Row]], str | None]], ...] = (
     ("system s", _plain("system", 2)),
     ("needed MB", _megabytes("bytes")),
     ("read MB", _megabytes("read_bytes")),
+    ("read / needed", _amplification),
     ("planned MB", _megabytes("planned")),
     ("rchar MB", _megabytes("rchar")),
     ("minor faults", _plain("minor_faults")),

@@ -45,7 +45,9 @@ class Outcome:
         return way
 
     def measured(self, name: str) -> bool:
-        return bool(self.rows.get(name)) and name not in self.failed
+        """Whether a way has figures of every round."""
+        whole = not self.aborted and name not in self.failed and name not in self.skipped
+        return whole and bool(self.rows.get(name))
 
 
 def turns(names: tuple[str, ...], turn: int) -> Iterator[tuple[int, str]]:
