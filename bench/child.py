@@ -9,6 +9,7 @@ it imports itself; its memory is its own.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -24,6 +25,8 @@ from types import TracebackType
 from typing import Any
 
 Row = dict[str, Any]
+# Seconds after which a library that says nothing is taken to hang.
+PATIENCE = 300.0
 
 
 class ChildError(Exception):
@@ -55,15 +58,16 @@ class Server:
                 raise ChildError(self._log.read_text().strip() or "the environment does not start")
             time.sleep(0.01)
 
-    def child(self, task: Row) -> Child:
+    def child(self, task: Row, patience: float | None = PATIENCE) -> Child:
         """A child that has its task and makes itself ready."""
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._socket)
+        connection.settimeout(patience)
         return Child(connection, task, self._log)
 
     def ask(self, task: Row) -> Any:
         """What a child answers to a task without a clock."""
-        with self.child(task) as child:
+        with self.child(task, patience=None) as child:
             return child.result()
 
     def close(self) -> None:
@@ -87,14 +91,22 @@ class Child:
         self._answer()
 
     def go(self) -> None:
-        self._connection.sendall(b"go\n")
+        with contextlib.suppress(ConnectionError):
+            # A child that has died has no answer either, and there it is told.
+            self._connection.sendall(b"go\n")
 
     def result(self) -> Any:
         """The figures; raises :class:`ChildError`."""
         return self._answer()
 
     def _answer(self) -> Any:
-        line = self._lines.readline()
+        try:
+            line = self._lines.readline()
+        except TimeoutError:
+            os.kill(self.pid, signal.SIGKILL)
+            raise ChildError(f"no answer within {PATIENCE:.0f} s") from None
+        except ConnectionError:
+            line = ""
         if not line:
             last = self._log.read_text(errors="replace").strip().splitlines()[-1:]
             raise ChildError(f"the process died: {' '.join(last)}".strip())
@@ -109,17 +121,19 @@ class Child:
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        self._lines.close()
         self._connection.close()
         # Its memory goes back before the next one begins: a process that has ended has no `status`.
         for _ in range(1000):
             if not Path(f"/proc/{self.pid}").exists():
                 return
             time.sleep(0.005)
+        # It waits for a thread that does not end.
         os.kill(self.pid, signal.SIGKILL)
 
 
 def serve(path: str) -> None:
-    # What the libraries are told of others is of no interest, and children inherit it.
+    # What every child needs, so that none of them spends a second on it.
     import numpy  # noqa: F401
     import torch  # noqa: F401
 
