@@ -25,17 +25,22 @@ class Cell:
     name: str
     group: str
     title: str
-    file: str
-    state: str
     action: str
     finish: str
     ways: tuple[str, ...]
     limits: tuple[str, ...] = ()
+    file: str = "one"
+    state: str = "cold"
     select: str = "all"
     durable: bool = False
     ranks: int = 1
-    # Seconds of one turn, about: the file is read or made ready, loaded and checked.
+    # The part of the rounds that is run where no bar depends on it.
+    share: float = 1.0
+    # Seconds of one turn on a quiet machine, about: made ready, loaded, let go.
     estimate: float = 2.0
+
+    def rounds(self, asked: int) -> int:
+        return max(round(asked * self.share), min(asked, 2))
 
     @property
     def table(self) -> str:
@@ -52,157 +57,171 @@ _CONSUMED = "all bytes consumed (T2); T1, the dict returned, in the same load"
 _COPIED = "copied into preallocated parameters (T3)"
 _DICT = "dict returned (T1), a first and a second load in one process"
 _CUT = "the rank's part of every tensor contiguous and consumed"
-_CUTTERS = ("tensafe-plan", "tensafe-slice", "tensafe-slice-pread", *_both("mmap", "pread"))
-_COPIERS = (
-    "tensafe",
-    "tensafe-direct",
-    "tensafe-plan",
-    *_both("mmap"),
-    "torch-mmap",
-    "fastsafetensors",
-    "runai",
-)
+_ALL = (*_TENSAFE, *_both("mmap", "pread", "bytes"), *_OTHERS)
+# Ways that differ warm: `pread` and `bytes` are in the cell of owned memory.
+_WARM = ("tensafe", "tensafe-direct", "tensafe-owned", "tensafe-plan", *_both("mmap"), *_OTHERS)
+_SOME = ("tensafe", "tensafe-direct", "tensafe-plan", *_both("mmap"), "fastsafetensors", "runai")
+_OWNED = ("tensafe-owned", *_both("bytes", "pread"), "torch", "fastsafetensors")
 _MANY = ("tensafe", "tensafe-owned", *_both("mmap"), "torch", "fastsafetensors")
-_SHARDED = ("tensafe", "tensafe-direct", "tensafe-plan", *_both("mmap"), "fastsafetensors", "runai")
+_CUTTERS = ("tensafe-plan", "tensafe-slice", "tensafe-slice-pread", *_both("mmap", "pread"))
 _SAVERS = ("tensafe", *_both("save"), "torch", "tensorizer")
-_READS = ("fio-read", "dd-read", "read")
 
 CELLS: tuple[Cell, ...] = (
     Cell(
         "cold-one",
-        "cold",
-        "One file, cold",
-        "one",
-        "cold",
-        "consume",
-        _CONSUMED,
-        (*_TENSAFE, *_both("mmap", "pread", "bytes"), *_OTHERS),
-        _READS,
+        group="cold",
+        title="One file, cold",
+        action="consume",
+        finish=_CONSUMED,
+        ways=_ALL,
+        limits=("fio-read", "dd-read", "read"),
     ),
     Cell(
-        "cold-copied", "cold", "One file, cold, into parameters", "one", "cold", "copied", _COPIED, _COPIERS
+        "cold-copied",
+        group="cold",
+        title="One file, cold, into parameters",
+        action="copied",
+        finish=_COPIED,
+        ways=_SOME,
+        share=0.5,
+        estimate=2.8,
     ),
     Cell(
         "cold-shards",
-        "shards",
-        "Four shards, cold",
-        "shards",
-        "cold",
-        "consume",
-        _CONSUMED,
-        _SHARDED,
+        group="shards",
+        title="Four shards, cold",
+        file="shards",
+        action="consume",
+        finish=_CONSUMED,
+        ways=_SOME,
+        share=0.5,
     ),
     Cell(
         "warm-one",
-        "warm",
-        "One file, warm",
-        "one",
-        "warm",
-        "consume",
-        _CONSUMED,
-        (*_TENSAFE, *_both("mmap", "pread", "bytes"), *_OTHERS),
-        ("memcpy", "read"),
+        group="warm",
+        title="One file, warm",
+        state="warm",
+        action="consume",
+        finish=_CONSUMED,
+        ways=_WARM,
+        limits=("memcpy", "read"),
+        estimate=1.4,
     ),
     Cell(
-        "warm-copied", "warm", "One file, warm, into parameters", "one", "warm", "copied", _COPIED, _COPIERS
+        "warm-copied",
+        group="warm",
+        title="One file, warm, into parameters",
+        state="warm",
+        action="copied",
+        finish=_COPIED,
+        ways=_SOME,
+        share=0.5,
     ),
     Cell(
         "warm-shards",
-        "shards",
-        "Four shards, warm",
-        "shards",
-        "warm",
-        "consume",
-        _CONSUMED,
-        _SHARDED,
+        group="shards",
+        title="Four shards, warm",
+        file="shards",
+        state="warm",
+        action="consume",
+        finish=_CONSUMED,
+        ways=_SOME,
+        share=0.5,
+        estimate=1.4,
     ),
     Cell(
         "owned",
-        "owned",
-        "One file, warm, into memory of the process",
-        "one",
-        "warm",
-        "twice",
-        _DICT,
-        ("tensafe-owned", *_both("bytes", "pread"), "torch", "fastsafetensors"),
-        ("memcpy",),
+        group="owned",
+        title="One file, warm, into memory of the process",
+        state="warm",
+        action="twice",
+        finish=_DICT,
+        ways=_OWNED,
+        limits=("memcpy",),
     ),
-    Cell("many-torch", "many", "Small tensors, torch, warm", "many", "warm", "twice", _DICT, _MANY),
+    Cell(
+        "many-torch",
+        group="many",
+        title="Small tensors, torch, warm",
+        file="many",
+        state="warm",
+        action="twice",
+        finish=_DICT,
+        ways=_MANY,
+        estimate=0.6,
+    ),
     Cell(
         "many-numpy",
-        "many",
-        "Small tensors, numpy, warm",
-        "many",
-        "warm",
-        "twice",
-        _DICT,
-        ("tensafe-numpy", *_both("numpy")),
+        group="many",
+        title="Small tensors, numpy, warm",
+        file="many",
+        state="warm",
+        action="twice",
+        finish=_DICT,
+        ways=("tensafe-numpy", *_both("numpy")),
+        estimate=0.4,
     ),
     Cell(
         "cut-rows",
-        "cut",
-        "Rank 1 of 4: q, k, v, gate and up by rows, cold",
-        "one",
-        "cold",
-        "cut",
-        _CUT,
-        _CUTTERS,
+        group="cut",
+        title="Rank 1 of 4: q, k, v, gate and up by rows, cold",
+        action="cut",
+        finish=_CUT,
+        ways=_CUTTERS,
         select="rows",
+        estimate=1.2,
     ),
     Cell(
         "cut-columns",
-        "cut",
-        "Rank 1 of 4: o and down by columns, cold",
-        "one",
-        "cold",
-        "cut",
-        _CUT,
-        _CUTTERS,
+        group="cut",
+        title="Rank 1 of 4: o and down by columns, cold",
+        action="cut",
+        finish=_CUT,
+        ways=_CUTTERS,
         select="columns",
+        estimate=1.2,
     ),
     Cell(
         "ranks",
-        "ranks",
-        "Four ranks at once, each its part of every projection, cold",
-        "one",
-        "cold",
-        "cut",
-        f"{_CUT}, in the slowest of the processes",
-        _CUTTERS,
+        group="ranks",
+        title="Four ranks at once, each its part of every projection, cold",
+        action="cut",
+        finish=f"{_CUT}, in the slowest of the processes",
+        ways=_CUTTERS,
         ranks=4,
+        share=0.5,
+        estimate=2.5,
     ),
     Cell(
         "save-durable",
-        "save",
-        "Save, until file and directory are on the disk",
-        "one",
-        "memory",
-        "save",
-        "file and directory flushed",
-        _SAVERS,
-        ("fio-write", "write"),
+        group="save",
+        title="Save, until file and directory are on the disk",
+        state="memory",
+        action="save",
+        finish="file and directory flushed",
+        ways=_SAVERS,
+        limits=("fio-write", "write"),
         durable=True,
+        estimate=4.0,
     ),
     Cell(
         "save",
-        "save",
-        "Save, not waiting for the disk",
-        "one",
-        "memory",
-        "save",
-        "the function returned",
-        _SAVERS,
-        ("write",),
+        group="save",
+        title="Save, not waiting for the disk",
+        state="memory",
+        action="save",
+        finish="the function returned",
+        ways=_SAVERS,
+        limits=("write",),
+        estimate=4.0,
     ),
     Cell(
         "budget",
-        "budget",
-        "One file within a budget of 256 MiB, cold, tensors dropped one by one",
-        "one",
-        "cold",
-        "budget",
-        "all bytes consumed",
-        ("tensafe-budget", "runai"),
+        group="budget",
+        title="One file within a budget of 256 MiB, cold, tensors dropped one by one",
+        action="budget",
+        finish="all bytes consumed",
+        ways=("tensafe-budget", "runai"),
     ),
 )
 # Counted by bench/header.py, in instructions: there is no clock and there are no rounds.

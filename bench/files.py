@@ -29,7 +29,7 @@ class Shape:
     inner: int = 5632
     heads: int = 2048
     keys: int = 256
-    layers: int = 22
+    layers: int = 20
     vocabulary: int = 32000
     shards: int = 4
     small: int = 50_000

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,8 @@ PACKAGES = [
 
 def main() -> int:
     arguments = parse()
+    # The servers end with the driver, however it ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     if arguments.list:
         print("\n".join(f"{cell.group:<8} {cell.name:<14} {cell.title}" for cell in CELLS))
         return 0
@@ -126,17 +129,21 @@ def make_files(server: Server, root: Path, arguments: argparse.Namespace) -> Pla
 
 
 def measure(runner: Runner, chosen: list[Cell], arguments: argparse.Namespace) -> list[Outcome]:
-    # What a load, its child and the state of the pages take on two cores and one virtual disk.
-    estimate = sum(
-        arguments.rounds * len((*cell.ways, *cell.limits)) * (0.2 if arguments.quick else cell.estimate)
+    seconds = sum(
+        cell.rounds(arguments.rounds)
+        * len((*cell.ways, *cell.limits))
+        * (0.2 if arguments.quick else cell.estimate)
         for cell in chosen
     )
-    say(f"{len(chosen)} cells of {arguments.rounds} rounds, about {estimate / 60:.0f} minutes")
+    say(
+        f"{len(chosen)} cells, {arguments.rounds} rounds, on a quiet machine about {seconds / 60:.0f} minutes"
+    )
     outcomes = []
     for cell in chosen:
-        outcomes.append(runner.run(cell))
+        outcome = runner.run(cell)
+        outcomes.append(outcome)
         say(
-            f"{cell.name:<14} {outcomes[-1].seconds:.0f} s{'; ' + outcomes[-1].aborted if outcomes[-1].aborted else ''}"
+            f"{cell.name:<14} {outcome.seconds:.0f} s, {outcome.timed:.0f} s of it timed {outcome.aborted}".rstrip()
         )
     return outcomes
 

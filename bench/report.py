@@ -76,7 +76,7 @@ def _number(value: Any) -> str:
 
 def _cell(outcome: Outcome) -> list[str]:
     cell = outcome.cell
-    parts = [f"### {cell.name}: {cell.title}", f"The clock stops: {cell.finish}."]
+    parts = [f"### {cell.name}: {cell.title}", f"The clock stops: {cell.finish}. {_rounds(outcome)}."]
     if outcome.aborted:
         parts.append(f"**Aborted**: {outcome.aborted}")
     measured = [name for name in outcome.names if outcome.measured(name)]
@@ -98,6 +98,11 @@ def _cell(outcome: Outcome) -> list[str]:
     head = ["", columns[0][0] if columns else "time", "beside", *(column[0] for column in columns[1:])]
     parts.append(table(head, rows))
     return parts
+
+
+def _rounds(outcome: Outcome) -> str:
+    count = max((len(rows) for rows in outcome.rows.values()), default=0)
+    return f"{count} rounds" if count != 1 else "1 round"
 
 
 def _beside(outcome: Outcome, base: str, name: str) -> str:

@@ -34,6 +34,11 @@ class Outcome:
     seconds: float = 0.0
 
     @property
+    def timed(self) -> float:
+        """Seconds of the whole cell that the clock ran."""
+        return float(sum(row["wall"] + row.get("second", 0.0) for rows in self.rows.values() for row in rows))
+
+    @property
     def names(self) -> tuple[str, ...]:
         return (*self.cell.ways, *self.cell.limits)
 
@@ -74,7 +79,7 @@ class Runner:
         start = time.monotonic()
         # What others have written shall not be on its way to the disk while the clock runs.
         os.sync()
-        for turn in range(self._rounds):
+        for turn in range(cell.rounds(self._rounds)):
             for copy, name in turns(outcome.names, turn):
                 if name not in outcome.skipped and name not in outcome.failed and not outcome.aborted:
                     self._take_turn(outcome, name, copy, first=turn == 0)
