@@ -148,7 +148,7 @@ CELLS: tuple[Cell, ...] = (
         action="twice",
         finish=_DICT,
         ways=_MANY,
-        estimate=0.6,
+        estimate=1.5,
     ),
     Cell(
         "many-numpy",
