@@ -177,8 +177,8 @@ def cut(task: Task, ready: Callable[[], None]) -> Row:
         digest += words(tensor)
         total += tensor.nbytes
     row = clock.stop() | {"digest": digest % (1 << 64), "bytes": total, "parts": len(cuts)}
-    if task.way == "tensafe-plan":
-        row["planned"] = loaders.bytes_planned(task.source, cuts)
+    if isinstance(load, loaders.PlannedCut):
+        row["planned"] = load.planned
     if task.check:
         expected = {name: entry for name, entry in entries(task.reference).items() if name in cuts}
         compare(pairs(loaded), expected, cuts)

@@ -186,17 +186,19 @@ def _slicing(module: str, **options: Any) -> Callable[[], Cut]:
     return prepare
 
 
-def _planned_cut() -> Cut:
-    def cut(source: Source, cuts: Cuts) -> Tensors:
-        tensors: Tensors = _plan(source.path, cuts).load("torch")
+class PlannedCut:
+    """The cut of a plan. ``planned`` is what it said that it would read when it was about to: its bound.
+
+    What is read depends on what is in the page cache, so it is asked then, while the clock runs.
+    """
+
+    planned = 0
+
+    def __call__(self, source: Source, cuts: Cuts) -> Tensors:
+        plan = _plan(source.path, cuts)
+        self.planned = int(plan.explain().bytes_read)
+        tensors: Tensors = plan.load("torch")
         return tensors
-
-    return cut
-
-
-def bytes_planned(source: Source, cuts: Cuts) -> int:
-    """What the plan of a cut says that it will read, before it reads: its bound."""
-    return int(_plan(source.path, cuts).explain().bytes_read)
 
 
 def _save_tensafe() -> Save:
@@ -273,7 +275,7 @@ LOADERS: dict[str, Way] = {
     **_of_safetensors("numpy", _loading("safetensors.numpy", merge=True), "numpy"),
 }
 CUTTERS: dict[str, Way] = {
-    "tensafe-plan": Way("tensafe plan", _planned_cut),
+    "tensafe-plan": Way("tensafe plan", PlannedCut),
     "tensafe-slice": Way("tensafe get_slice", _slicing("tensafe")),
     "tensafe-slice-pread": Way("tensafe get_slice pread", _slicing("tensafe", backend="pread")),
     **_of_safetensors("mmap", _slicing("safetensors"), "get_slice mmap"),
