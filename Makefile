@@ -1,9 +1,9 @@
 # Everything that is done with this tree, by name. `make demo` and `make test` install what they need.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check spec bench fuzz docs lint fmt clean
+.PHONY: help demo test check spec bench bench-quick bench-pickles fuzz docs lint fmt clean
 
 help:                 ## this list
-	@sed -n 's/^\([a-z]*\): *## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\): *## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo:                 ## a real model: inspect, load, save, verify
 	@python3 tools/env.py --wheel main
@@ -18,9 +18,18 @@ check:                 ## what needs no Python environment: format, lints, edges
 spec:                 ## rules of docs/spec.md that no test cites
 	@python3 tools/spec.py
 
-bench:                ## load and save beside the published package
+bench:                ## load, cut and save beside everyone who runs on a CPU: half an hour, 20 GB
+	@python3 tools/env.py --tools bench bench-rc
 	@python3 tools/env.py --wheel main
-	@.venv/main/bin/python bench/python.py
+	@python3 bench/load.py
+
+bench-quick:          ## the same with small files: shows that it works
+	@python3 tools/env.py --tools bench bench-rc
+	@python3 tools/env.py --wheel main
+	@python3 bench/load.py --quick
+
+bench-pickles:        ## convert and scan beside what people use
+	@python3 tools/env.py --wheel main
 	@.venv/main/bin/python bench/pickles.py
 
 fuzz:                 ## each fuzz target for SECONDS (default 120); needs nightly and cargo-fuzz

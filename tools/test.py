@@ -78,6 +78,9 @@ def steps() -> list[Step]:
             uses="cargo",
         ),
         python("types", MAIN, "-m", "mypy", "--strict", "-p", "tensafe", uses="mypy"),
+        python(
+            "types-bench", MAIN, "-m", "mypy", "--strict", "bench/load.py", "bench/actions.py", uses="mypy"
+        ),
         python("stubs", MAIN, "-m", "mypy.stubtest", "tensafe._tensafe", uses="mypy"),
         python("lint", MAIN, "-m", "ruff", "check", "."),
         python("format-python", MAIN, "-m", "ruff", "format", "--check", "."),

@@ -1,0 +1,85 @@
+"""What the machine can do: reads and writes that make no tensors, timed as if they were loaders.
+
+``fio`` and ``dd`` time themselves, so that their start is not counted. The others are actions of a child.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from child import ChildError
+from measure import flush
+
+Row = dict[str, Any]
+
+LABELS = {
+    "fio-read": "limit: fio, io_uring, direct, 16 reads of 8 MiB",
+    "dd-read": "limit: dd, direct, 8 MiB",
+    "read": "limit: buffered reads as of cp, 8 MiB",
+    "memcpy": "limit: memcpy, one thread, memory touched before",
+    "fio-write": "limit: fio, io_uring, direct, 16 writes of 8 MiB, flushed",
+    "write": "limit: buffered writes, 8 MiB",
+}
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise ChildError(f"there is no program `{name}`", unavailable=True)
+    return found
+
+
+def _fio(path: Path, size: int, *options: str) -> Row:
+    # A block is no larger than the file, which is small in a quick run.
+    block = min(8 << 20, size & ~4095)
+    common = ("--name=limit", f"--bs={block}", "--iodepth=16", "--ioengine=io_uring", "--direct=1")
+    command = [_program("fio"), *common, f"--filename={path}", f"--size={size}", *options]
+    done = subprocess.run([*command, "--output-format=json"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ChildError((done.stderr or done.stdout).strip().splitlines()[-1])
+    # Notes stand before the JSON.
+    (job,) = json.loads(done.stdout[done.stdout.index("{") :])["jobs"]
+    side = job["read"] if job["read"]["io_bytes"] else job["write"]
+    return {"wall": max(side["runtime"], 1) / 1e3, "bytes": side["io_bytes"]}
+
+
+def fio_read(path: Path, _size: int) -> Row:
+    # A direct read is of whole blocks; fio leaves out what stands after the last of them.
+    size = path.stat().st_size & ~4095
+    return _fio(path, size, "--rw=read", "--readonly")
+
+
+def fio_write(path: Path, size: int) -> Row:
+    try:
+        row = _fio(path, size & ~4095, "--rw=write", "--fallocate=posix")
+        start = time.perf_counter()
+        flush(path)
+        row["wall"] += time.perf_counter() - start
+        return row
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def dd_read(path: Path, _size: int) -> Row:
+    command = [_program("dd"), f"if={path}", "of=/dev/null", "bs=8M", "iflag=direct"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    found = re.search(r"^(\d+) bytes.* copied, ([0-9.e-]+) s", done.stderr, re.MULTILINE)
+    if done.returncode != 0 or found is None:
+        raise ChildError(done.stderr.strip().splitlines()[-1])
+    return {"wall": float(found[2]), "bytes": int(found[1])}
+
+
+# The limits that are programs of their own; the others are names of actions.
+PROGRAMS: dict[str, Callable[[Path, int], Row]] = {
+    "fio-read": fio_read,
+    "dd-read": dd_read,
+    "fio-write": fio_write,
+}
