@@ -23,6 +23,8 @@ from files import Entry, cut_of, entries, tensors
 from measure import Counters, Sampler, clear_peak, remove, status
 
 Row = dict[str, Any]
+# Tells the driver how far a child is, and returns at its word.
+Pause = Callable[[], None]
 
 
 @dataclass
@@ -97,10 +99,11 @@ def compare(loaded: Iterable[tuple[str, Any]], expected: dict[str, Entry], cuts:
 class Clock:
     """Waits for the driver's word, then measures a block; laps are seconds since its start."""
 
-    def __init__(self, ready: Callable[[], None]) -> None:
+    def __init__(self, pause: Pause) -> None:
         gc.collect()
         clear_peak()
-        ready()
+        self._pause = pause
+        pause()
         self._before = Counters.now()
         self._start = time.perf_counter()
 
@@ -109,14 +112,18 @@ class Clock:
 
     def stop(self) -> Row:
         wall = self.lap()
-        return {"wall": wall, **self._before.since(), "hwm": status("VmHWM")}
+        row = {"wall": wall, **self._before.since(), "hwm": status("VmHWM")}
+        # What comes now, such as the comparison of bytes, is not to be seen in the peak of memory, nor to
+        # disturb another rank.
+        self._pause()
+        return row
 
 
-def consume(task: Task, ready: Callable[[], None]) -> Row:
+def consume(task: Task, pause: Pause) -> Row:
     """T1, the dict is returned, and T2, every byte is consumed, in the order of the file."""
     load = loaders.LOADERS[task.way].prepare()
     _warm_up(load, task)
-    clock = Clock(ready)
+    clock = Clock(pause)
     loaded = load(task.source)
     # A stream hands out nothing before it is consumed.
     returned = clock.lap() if isinstance(loaded, dict) else None
@@ -129,11 +136,11 @@ def consume(task: Task, ready: Callable[[], None]) -> Row:
     return row
 
 
-def twice(task: Task, ready: Callable[[], None]) -> Row:
+def twice(task: Task, pause: Pause) -> Row:
     """T1 of a first and of a second load in one process; the first result is dropped in between."""
     load = loaders.LOADERS[task.way].prepare()
     _warm_up(load, task)
-    clock = Clock(ready)
+    clock = Clock(pause)
     loaded: Any = dict(pairs(load(task.source)))
     first = clock.stop()
     first["bytes"] = sum(tensor.nbytes for tensor in loaded.values())
@@ -146,14 +153,14 @@ def twice(task: Task, ready: Callable[[], None]) -> Row:
     return first
 
 
-def copied(task: Task, ready: Callable[[], None]) -> Row:
+def copied(task: Task, pause: Pause) -> Row:
     """T3: every tensor is copied into a parameter whose memory is there and was touched."""
     load = loaders.LOADERS[task.way].prepare()
     parameters = tensors(entries(task.reference))
     for parameter in parameters.values():
         parameter.zero_()
     _warm_up(load, task)
-    clock = Clock(ready)
+    clock = Clock(pause)
     loaded = load(task.source)
     with torch.no_grad():
         for name, tensor in pairs(loaded):
@@ -164,13 +171,13 @@ def copied(task: Task, ready: Callable[[], None]) -> Row:
     return row
 
 
-def cut(task: Task, ready: Callable[[], None]) -> Row:
+def cut(task: Task, pause: Pause) -> Row:
     """One rank's part of every projection, contiguous and consumed; ``needed`` is its bytes."""
     load = loaders.CUTTERS[task.way].prepare()
     cuts, small = (_cuts(task, paths) for paths in (task.reference, [task.small]))
     for _, tensor in pairs(load(task.first, small)):
         words(tensor)
-    clock = Clock(ready)
+    clock = Clock(pause)
     loaded = load(task.source, cuts)
     digest = total = 0
     for _, tensor in pairs(loaded):
@@ -190,13 +197,13 @@ def _cuts(task: Task, paths: list[str]) -> loaders.Cuts:
     return {name: (dim, task.rank, task.world) for name, dim in dims.items() if dim is not None}
 
 
-def save(task: Task, ready: Callable[[], None]) -> Row:
+def save(task: Task, pause: Pause) -> Row:
     """Writes a state dict that is in memory; ``durable`` until file and directory are on the disk."""
     write = loaders.SAVERS[task.way].prepare()
     state = tensors(entries(task.reference))
     write(tensors(entries([task.small])), task.path, task.durable)
     remove(Path(task.path))
-    clock = Clock(ready)
+    clock = Clock(pause)
     write(state, task.path, task.durable)
     row = clock.stop() | {"bytes": sum(tensor.nbytes for tensor in state.values())}
     if task.check:
@@ -207,14 +214,14 @@ def save(task: Task, ready: Callable[[], None]) -> Row:
     return row
 
 
-def budget(task: Task, ready: Callable[[], None]) -> Row:
+def budget(task: Task, pause: Pause) -> Row:
     """The peak of memory beyond what the consumer holds, who drops each tensor after it is consumed."""
     load = loaders.LOADERS[task.way].prepare()
     for _, tensor in pairs(load(task.first)):
         words(tensor)
     held = digest = total = 0
     with Sampler("self", lambda: held) as sampler:
-        clock = Clock(ready)
+        clock = Clock(pause)
         for _, tensor in pairs(load(task.source)):
             held = tensor.nbytes
             digest += words(tensor)
@@ -228,11 +235,11 @@ def budget(task: Task, ready: Callable[[], None]) -> Row:
     return row
 
 
-def read(task: Task, ready: Callable[[], None]) -> Row:
+def read(task: Task, pause: Pause) -> Row:
     """A limit: what ``cp`` does to read, buffered, into one piece of memory again and again."""
     buffer = bytearray(8 << 20)
     handle = os.open(task.path, os.O_RDONLY)
-    clock = Clock(ready)
+    clock = Clock(pause)
     total = 0
     while count := os.preadv(handle, [buffer], total):
         total += count
@@ -241,23 +248,23 @@ def read(task: Task, ready: Callable[[], None]) -> Row:
     return row
 
 
-def memcpy(task: Task, ready: Callable[[], None]) -> Row:
+def memcpy(task: Task, pause: Pause) -> Row:
     """A limit: a copy on one thread from the page cache, mapped before, to memory touched before."""
     with open(task.path, "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
     source = np.frombuffer(mapped, np.uint8)
     target = np.empty_like(source)
     target.fill(1)
-    clock = Clock(ready)
+    clock = Clock(pause)
     np.copyto(target, source)
     return clock.stop() | {"bytes": source.size}
 
 
-def write(task: Task, ready: Callable[[], None]) -> Row:
+def write(task: Task, pause: Pause) -> Row:
     """A limit: buffered writes of as many bytes, from one piece of memory again and again."""
     size = sum(os.path.getsize(path) for path in task.reference)
     block = np.random.default_rng(0).bytes(8 << 20)
-    clock = Clock(ready)
+    clock = Clock(pause)
     handle = os.open(task.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     done = 0
     while done < size:
@@ -280,6 +287,6 @@ def _check(load: Any, loaded: Any, task: Task) -> None:
         compare(pairs(again), entries(task.reference), {})
 
 
-ACTIONS: dict[str, Callable[[Task, Callable[[], None]], Row]] = {
+ACTIONS: dict[str, Callable[[Task, Pause], Row]] = {
     action.__name__: action for action in (consume, twice, copied, cut, save, budget, read, memcpy, write)
 }

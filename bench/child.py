@@ -3,8 +3,8 @@
     python bench/child.py SOCKET     imports torch and numpy, then forks a child for each connection
 
 The driver's side is :class:`Server` and :class:`Child`. A child reads one task, loads a small file, says
-that it is ready, waits for the word to go, and answers with one line of JSON. What it imports of a loader
-it imports itself; its memory is its own.
+that it is ready and waits for the word to go, says that its clock has stopped and waits once more, and
+answers with one line of JSON. What it imports of a loader it imports itself; its memory is its own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,8 +87,8 @@ class Child:
         connection.sendall(json.dumps(task).encode() + b"\n")
         self.pid = int(self._lines.readline())
 
-    def wait_until_ready(self) -> None:
-        """Returns when the clock may start; raises :class:`ChildError`."""
+    def wait(self) -> None:
+        """Returns when the clock may start, and again when it has stopped; raises :class:`ChildError`."""
         self._answer()
 
     def go(self) -> None:
@@ -162,7 +163,7 @@ def answer(connection: socket.socket) -> None:
     def say(value: Any) -> None:
         connection.sendall(json.dumps(value).encode() + b"\n")
 
-    def ready() -> None:
+    def pause() -> None:
         say({"result": None})
         if lines.readline() != "go\n":
             os._exit(0)
@@ -170,7 +171,7 @@ def answer(connection: socket.socket) -> None:
     say(os.getpid())
     os.environ.update(task.get("variables", {}))
     try:
-        say({"result": run(task, ready)})
+        say({"result": run(task, pause)})
     except BaseException as error:
         traceback.print_exc()
         say({"error": reason(error), "unavailable": is_unavailable(error)})
@@ -179,7 +180,7 @@ def answer(connection: socket.socket) -> None:
     sys.stderr.flush()
 
 
-def run(task: Row, ready: Any) -> Any:
+def run(task: Row, pause: Callable[[], None]) -> Any:
     import torch
 
     torch.set_num_threads(1)
@@ -191,7 +192,7 @@ def run(task: Row, ready: Any) -> Any:
         return versions(task["packages"])
     import actions
 
-    return actions.ACTIONS[task["action"]](actions.Task(**task), ready)
+    return actions.ACTIONS[task["action"]](actions.Task(**task), pause)
 
 
 def versions(packages: list[str]) -> dict[str, str | None]:

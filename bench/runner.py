@@ -158,14 +158,18 @@ class Runner:
             for task in tasks:
                 children.append(stack.enter_context(server.child(task)))
             for child in children:
-                child.wait_until_ready()
+                child.wait()
             before()
             with ExitStack() as sampling:
                 for child in children:
                     samplers.append(sampling.enter_context(Sampler(child.pid)))
                 for child in children:
                     child.go()
-                rows = [child.result() for child in children]
+                for child in children:
+                    child.wait()
+            for child in children:
+                child.go()
+            rows = [child.result() for child in children]
         return [row | {"anon": sampler.peak} for row, sampler in zip(rows, samplers, strict=True)]
 
     def _server(self, environment: str) -> Server:
