@@ -55,10 +55,11 @@ pub(crate) struct Facts<'f> {
 
 impl Facts<'_> {
     /// Bytes of a gap that is read rather than skipped: about what a request costs, in bytes of the
-    /// bandwidth that the workers share.
-    fn gap_bytes(&self) -> u64 {
+    /// bandwidth that the workers share. Of what is resident a request is a system call.
+    fn gap_bytes(&self, resident: bool) -> u64 {
         match self.info.latency {
             Latency::Memory => 0,
+            Latency::Local if resident => PAGE,
             Latency::Local => 64 << 10,
             Latency::Network => 256 << 10,
         }
@@ -278,10 +279,14 @@ impl<'p, 'f> Lowering<'p, 'f> {
         let Place::Memory { memory, offset } = place.place else { return Ok(()) };
         self.program.placed.push(place);
         let placed = self.program.placed.len() - 1;
-        let resident = facts.in_memory && facts.means != Means::Memory && is_resident(facts, &span);
-        let from_memory = facts.means == Means::Memory || resident;
+        // A single small run is not worth the question.
+        let asked = entry.scatter.single().is_none() || (facts.in_memory && !entry.is_whole());
+        let resident = asked && is_resident(facts, &span);
+        let from_memory = facts.means == Means::Memory || (facts.in_memory && resident);
+        // Between runs in memory nothing is read.
+        let gap = if from_memory { u64::MAX } else { facts.gap_bytes(resident) };
         for (number, run) in (0u64..).zip(entry.scatter.runs_from(0)) {
-            self.run(&Piece { placed, number, memory, offset, from_memory }, entry, run);
+            self.run(&Piece { placed, number, memory, offset, from_memory, gap }, entry, run);
         }
         Ok(())
     }
@@ -365,21 +370,18 @@ impl<'p, 'f> Lowering<'p, 'f> {
     }
 
     fn part(&mut self, piece: &Piece, entry: &Entry, run: Run, skip: u64) {
-        let Some(facts) = self.files.get(entry.file()) else { return };
         let end = run.from.saturating_add(run.len);
         let bytes = match self.program.memories.get(piece.memory) {
             // One that small tensors share may have as many bytes yet.
             Some(Memory::Own { bytes, .. }) => (*bytes).max(self.group_bytes()),
             _ => 0,
         };
-        // Between runs in memory nothing is read.
-        let gap = if piece.from_memory { u64::MAX } else { facts.gap_bytes() };
         let joins = self.open.as_ref().is_some_and(|open| {
             let held =
                 if open.touched == Some(piece.memory) { open.held } else { open.held.saturating_add(bytes) };
             open.read.file == entry.file()
                 && (open.read.method == Method::Memory) == piece.from_memory
-                && run.from.checked_sub(open.read.range.end).is_some_and(|between| between <= gap)
+                && run.from.checked_sub(open.read.range.end).is_some_and(|between| between <= piece.gap)
                 && end.saturating_sub(open.read.range.start) <= self.request_bytes
                 && self.program.budget.is_none_or(|budget| held <= budget)
         });
@@ -487,6 +489,7 @@ struct Piece {
     memory: usize,
     offset: u64,
     from_memory: bool,
+    gap: u64,
 }
 
 fn is_resident(facts: &Facts<'_>, span: &Range<u64>) -> bool {

@@ -541,3 +541,19 @@ fn many_threads_load_parts_of_one_file_at_once() {
     });
     assert_eq!(*wrong.lock().unwrap(), 0);
 }
+
+#[test]
+fn tensors_without_elements_keep_their_places_in_a_file_that_is_loaded_whole() {
+    let tensors: Vec<_> = (0..9u64).map(|i| (format!("t{i}"), Dtype::F32, vec![i % 3, 7])).collect();
+    let bytes = bytes_of(&tensors);
+    let (_disk, file) = open(Disk::new(bytes.clone()), Access::Read);
+    let mut infos = file.header().tensors();
+    for group in file.groups().unwrap() {
+        for info in infos.by_ref().take(group.tensors.len()) {
+            let range = file.header().file_range(&info);
+            let part = (range.start - group.offset) as usize..(range.end - group.offset) as usize;
+            assert_eq!(group.bytes[part], bytes[range.start as usize..range.end as usize], "{}", info.name());
+        }
+    }
+    assert!(infos.next().is_none());
+}
