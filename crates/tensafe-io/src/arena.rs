@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::pool::Pooled;
+use crate::pool::{Pooled, claim};
 
 /// Below this many bytes a heap block is cheaper than a mapping, and mappings are few per process.
 const SMALL: usize = 128 << 10;
@@ -18,6 +18,15 @@ pub(crate) enum Arena {
 impl Arena {
     /// Memory whose content is whatever was there before.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let mut arena = Self::unclaimed(len)?;
+        if matches!(arena, Self::Large(..)) {
+            claim(arena.bytes_mut());
+        }
+        Ok(arena)
+    }
+
+    /// Memory that is written, or [`claim`]ed, in every part before that is read.
+    pub(crate) fn unclaimed(len: usize) -> io::Result<Self> {
         if len < SMALL {
             return Ok(Self::Small(vec![0; len.div_ceil(16)].into_boxed_slice(), len));
         }
