@@ -95,10 +95,10 @@ impl Execution {
 
     pub(crate) fn over(plan: Arc<Plan>, files: Vec<Content>, options: ExecuteOptions) -> Result<Self, Error> {
         let (program, explain) = lower_over(&plan, &files)?;
-        let total: u64 = program.reads.iter().map(|read| read.range.end - read.range.start).sum();
-        let fits = program.budget.is_none_or(|budget| total <= budget);
-        let workers =
-            if total < WORTH_THREADS && fits { 0 } else { program.workers.min(program.reads.len()) };
+        // Who reads for itself takes nothing while it reads: all must fit at once.
+        let fits = program.budget.is_none_or(|budget| program.memory_bytes() <= budget);
+        let alone = program.read_bytes() < WORTH_THREADS && fits;
+        let workers = if alone { 0 } else { program.workers.min(program.reads.len()) };
         let shared = Arc::new(Shared::new(plan, program, files, options.destinations)?);
         let mut execution = Self {
             shared: Arc::clone(&shared),
@@ -216,7 +216,6 @@ impl Control {
     /// Bytes that were read, and bytes that will be.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
-        let total = self.0.program.reads.iter().map(|read| read.range.end - read.range.start).sum();
-        (self.0.done_bytes.load(Ordering::Relaxed), total)
+        (self.0.done_bytes.load(Ordering::Relaxed), self.0.program.read_bytes())
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     Error, Latency, Plan, SourceInfo,
     explain::{Explain, Method, Why},
     plan::Entry,
+    pool::STEP_BYTES,
     scatter::Run,
 };
 
@@ -89,6 +90,8 @@ pub(crate) struct Program {
     copies: Vec<Copy>,
     /// Bytes that tensors in memory of ours may take at a time.
     pub(crate) budget: Option<u64>,
+    /// Bytes of memory of its own that a worker may need for a request.
+    pub(crate) scratch_bytes: u64,
     pub(crate) workers: usize,
 }
 
@@ -143,6 +146,21 @@ struct Copy {
 }
 
 impl Program {
+    /// Bytes of all requests.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        let bytes = self.reads.iter().map(|read| read.range.end.saturating_sub(read.range.start));
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of all memories of ours.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let own = self.memories.iter().map(|memory| match memory {
+            Memory::Own { bytes, .. } => *bytes,
+            Memory::Caller { .. } => 0,
+        });
+        own.fold(0, u64::saturating_add)
+    }
+
     /// Where the bytes of a request go: the memory, and the run with its destination as an offset of
     /// that memory.
     pub(crate) fn copies<'p>(
@@ -219,7 +237,7 @@ struct Open {
     read: Read,
     why: Why,
     needed: u64,
-    /// Bytes of the memories that it touches.
+    /// Bytes that the memories which it touches have at most.
     held: u64,
     touched: Option<usize>,
 }
@@ -233,14 +251,16 @@ impl<'p, 'f> Lowering<'p, 'f> {
             Some(budget) => {
                 // Requests take a quarter of a small budget, and tensors the rest.
                 let most = budget / 4 / (workers as u64).max(1);
-                let request = preferred.min(most.max(PAGE));
-                let scratch = request.saturating_add(2 * PAGE).saturating_mul(workers as u64);
+                let request = preferred.min(most.saturating_sub(2 * PAGE) / 3 * 2);
+                let request = (request - request % PAGE).max(PAGE);
+                let scratch = scratch_bytes(request).saturating_mul(workers as u64);
                 (request, Some(budget.saturating_sub(scratch)))
             }
         };
-        let program = Program { budget, workers, ..Program::default() };
+        let scratch_bytes = scratch_bytes(request_bytes);
+        let program = Program { budget, scratch_bytes, workers, ..Program::default() };
         let worth_direct = plan.bytes() >= WORTH_DIRECT;
-        let explain = Explain::new(plan, request_bytes.saturating_add(2 * PAGE));
+        let explain = Explain::new(plan, scratch_bytes);
         Self { files, program, explain, open: None, request_bytes, worth_direct, opened: 0 }
     }
 
@@ -299,7 +319,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
         if let Some(budget) = self.program.budget.filter(|budget| bytes > *budget) {
             return Err(Error::budget(entry.name(), bytes, budget));
         }
-        let group = GROUP_BYTES.min(self.program.budget.unwrap_or(u64::MAX));
+        let group = self.group_bytes();
         if let Some(Memory::Own { bytes: taken, .. }) = self.program.memories.last_mut() {
             // As close as the elements allow: what lies together in the file is then one run in memory.
             let offset = taken.next_multiple_of(entry.dtype().alignment_bytes());
@@ -320,6 +340,11 @@ impl<'p, 'f> Lowering<'p, 'f> {
         };
         self.program.memories.push(Memory::Own { bytes, lead });
         Ok(Place::Memory { memory: next, offset: 0 })
+    }
+
+    /// Bytes that tensors which share a memory may have together.
+    fn group_bytes(&self) -> u64 {
+        GROUP_BYTES.min(self.program.budget.unwrap_or(u64::MAX))
     }
 
     fn may_be_direct(&self, facts: &Facts<'_>) -> bool {
@@ -347,7 +372,8 @@ impl<'p, 'f> Lowering<'p, 'f> {
     fn part(&mut self, piece: &Piece, entry: &Entry, run: Run, skip: u64) {
         let end = run.from.saturating_add(run.len);
         let bytes = match self.program.memories.get(piece.memory) {
-            Some(Memory::Own { bytes, .. }) => *bytes,
+            // One that small tensors share may have as many bytes yet.
+            Some(Memory::Own { bytes, .. }) => (*bytes).max(self.group_bytes()),
             _ => 0,
         };
         let joins = self.open.as_ref().is_some_and(|open| {
@@ -447,6 +473,13 @@ impl<'p, 'f> Lowering<'p, 'f> {
             Some(_) => (Method::Direct, Why::Cold),
         }
     }
+}
+
+/// Memory of a worker for one request: half a request may join it, and a page on both sides. It comes
+/// in whole steps of the pool.
+fn scratch_bytes(request_bytes: u64) -> u64 {
+    let longest = request_bytes.saturating_add(request_bytes / 2).saturating_add(2 * PAGE);
+    longest.checked_next_multiple_of(STEP_BYTES).unwrap_or(longest)
 }
 
 /// What stays the same for all runs of an entry.

@@ -327,6 +327,10 @@ fn intervals(
         index.push(Index::range(range.clone()));
         Region::new(info.dtype(), info.shape(), &index).map_err(|e| Error::selection(info.name(), e))?;
     }
+    if count == size {
+        // All of it: rows may begin within a byte.
+        return Ok((info.shape().to_vec(), Scatter::of_bytes(base, info.bytes())));
+    }
     let (before, after) = info.shape().split_at(dimension.min(info.shape().len()));
     let mut shape = info.shape().to_vec();
     if let Some(cut) = shape.get_mut(dimension) {

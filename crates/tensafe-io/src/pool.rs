@@ -21,6 +21,9 @@ use memmap2::MmapMut;
 /// Lengths are multiples of this many bytes, so that a piece serves tensors of about its size.
 const STEP: usize = 64 << 10;
 
+/// The same, as a number of bytes that memory is counted in.
+pub(crate) const STEP_BYTES: u64 = STEP as u64;
+
 const HUGE: usize = 2 << 20;
 
 /// A huge page takes a quarter of a millisecond to clear. One that takes longer than this has to be made

@@ -13,17 +13,17 @@ use std::{
     panic::{self, AssertUnwindSafe},
     slice,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use crate::{
     Buffer, Cache, Destination, Error, Plan,
     arena::Arena,
-    budget::Budget,
     content::Content,
     explain::Method,
+    hand_off::HandOff,
     lower::{Memory, PAGE, Program, Read},
     pool::claim,
     source::checked_range,
@@ -34,22 +34,11 @@ pub(crate) struct Shared {
     pub(crate) plan: Arc<Plan>,
     pub(crate) program: Program,
     pub(crate) files: Vec<Content>,
-    /// The next request that nobody has taken.
-    queue: Mutex<usize>,
-    budget: Budget,
-    slots: Vec<Slot>,
-    news: Mutex<()>,
-    changed: Condvar,
-    stopped: AtomicBool,
+    hand_off: HandOff,
+    /// What each memory of the program is, once it is opened.
+    slots: Vec<Mutex<Option<Target>>>,
     error: Mutex<Option<Error>>,
     pub(crate) done_bytes: AtomicU64,
-}
-
-/// A memory of the program: what it is, once it is opened, and how many requests have bytes for it yet.
-#[derive(Debug)]
-struct Slot {
-    left: AtomicU32,
-    target: Mutex<Option<Target>>,
 }
 
 #[derive(Debug)]
@@ -80,30 +69,23 @@ impl Shared {
     ) -> Result<Self, Error> {
         let slots = slots(&plan, &program, given)?;
         Ok(Self {
-            budget: Budget::new(program.budget),
+            hand_off: HandOff::new(program.budget, requests_of_memories(&program)),
             plan,
             program,
             files,
-            queue: Mutex::new(0),
             slots,
-            news: Mutex::new(()),
-            changed: Condvar::new(),
-            stopped: AtomicBool::new(false),
             error: Mutex::new(None),
             done_bytes: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        self.budget.close();
-        drop(locked(&self.news));
-        self.changed.notify_all();
+        self.hand_off.stop();
     }
 
     /// Whether nobody has ended it: else the first error, or that it was cancelled.
     pub(crate) fn go_on(&self) -> Result<(), Error> {
-        if self.stopped.load(Ordering::Acquire) {
+        if self.hand_off.is_over() {
             return Err(locked(&self.error).take().unwrap_or_else(Error::cancelled));
         }
         Ok(())
@@ -128,27 +110,24 @@ impl Shared {
             if let Err(error) = self.perform(read, &mut scratch) {
                 return self.fail(error);
             }
-            self.finish(read);
+            self.hand_off.finish(self.program.touched(read));
         }
     }
 
     /// The next request, its memories opened.
     fn take(&self) -> Option<&Read> {
-        let mut next = locked(&self.queue);
-        if self.stopped.load(Ordering::Acquire) {
-            return None;
-        }
-        let read = self.program.reads.get(*next)?;
-        for memory in read.opens.clone() {
-            if let Err(error) = self.open(memory) {
-                if let Some(error) = error {
-                    self.fail(error);
+        self.hand_off.take(|number| {
+            let read = self.program.reads.get(number)?;
+            for memory in read.opens.clone() {
+                if let Err(error) = self.open(memory) {
+                    if let Some(error) = error {
+                        self.fail(error);
+                    }
+                    return None;
                 }
-                return None;
             }
-        }
-        *next += 1;
-        Some(read)
+            Some(read)
+        })
     }
 
     /// Takes the memory's bytes from the budget and reserves it; an error without text where the
@@ -159,7 +138,7 @@ impl Shared {
         else {
             return Ok(());
         };
-        if !self.budget.take(*bytes) {
+        if !self.hand_off.reserve(*bytes) {
             return Err(None);
         }
         let padding = if *lead > 0 || *bytes >= PAGE { PAGE } else { 0 };
@@ -167,18 +146,17 @@ impl Shared {
         let len =
             len.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| Error::too_large_for_host(*bytes))?;
         let arena = Arena::unclaimed(len).map_err(|e| Error::memory(*bytes, e))?;
-        *locked(&slot.target) = Some(Target::Own(arena));
+        *locked(slot) = Some(Target::Own(arena));
         Ok(())
     }
 
     fn room(&self, memory: usize) -> Option<Room> {
-        let mut target = locked(&self.slots.get(memory)?.target);
-        match (target.as_mut()?, self.program.memories.get(memory)?) {
+        let target = locked(self.slots.get(memory)?);
+        match (target.as_ref()?, self.program.memories.get(memory)?) {
             (Target::Own(arena), Memory::Own { bytes, lead }) => {
                 let (before, len) = (usize::try_from(*lead).ok()?, usize::try_from(*bytes).ok()?);
-                let all = arena.bytes_mut();
-                let after = all.len().checked_sub(before)?.checked_sub(len)?;
-                Some(Room { start: all.get_mut(before..)?.as_mut_ptr(), len, before, after })
+                let after = arena.len().checked_sub(before)?.checked_sub(len)?;
+                Some(Room { start: arena.start().wrapping_add(before), len, before, after })
             }
             (Target::Caller(memory), _) => {
                 Some(Room { start: memory.start(), len: memory.len(), before: 0, after: 0 })
@@ -284,11 +262,12 @@ impl Shared {
         let len = usize::try_from(len).map_err(|_| Error::too_large_for_host(len))?;
         let before = usize::try_from(read.range.start - from).unwrap_or(0);
         let bytes = usize::try_from(read.range.end.saturating_sub(read.range.start)).unwrap_or(0);
-        if scratch.as_mut().is_none_or(|arena| arena.bytes_mut().len() < len) {
-            // Large enough to begin on a page's border, and for most requests to come.
+        if scratch.as_ref().is_none_or(|arena| arena.len() < len) {
             *scratch = None;
-            let len = len.max(256 << 10);
-            *scratch = Some(Arena::new(len).map_err(|e| Error::memory(len as u64, e))?);
+            // Enough for most requests to come.
+            let most = usize::try_from(self.program.scratch_bytes).unwrap_or(len);
+            let len = len.max(most.min(256 << 10));
+            *scratch = Some(Arena::pages(len).map_err(|e| Error::memory(len as u64, e))?);
         }
         let Some(memory) = scratch.as_mut().and_then(|arena| arena.bytes_mut().get_mut(..len)) else {
             return Ok(());
@@ -328,42 +307,26 @@ impl Shared {
         Ok(())
     }
 
-    /// Counts a request off its memories; who waits for one that is complete is told.
-    fn finish(&self, read: &Read) {
-        let mut complete = false;
-        for memory in self.program.touched(read) {
-            if let Some(slot) = self.slots.get(memory) {
-                complete |= slot.left.fetch_sub(1, Ordering::AcqRel) == 1;
-            }
-        }
-        if complete {
-            drop(locked(&self.news));
-            self.changed.notify_all();
-        }
-    }
-
     /// Whether no request has bytes for a memory any more.
     pub(crate) fn is_complete(&self, memory: usize) -> bool {
-        self.slots.get(memory).is_none_or(|slot| slot.left.load(Ordering::Acquire) == 0)
+        self.hand_off.is_complete(memory)
     }
 
     /// The bytes of a memory, once the last request for it is done. `alone` says that no worker is
     /// there to read: the caller does.
     pub(crate) fn wait_for(&self, memory: usize, alone: bool) -> Result<Buffer, Error> {
         if alone {
-            self.work();
+            self.work_or_tell();
         }
         let Some(slot) = self.slots.get(memory) else { return Err(Error::cancelled()) };
-        let mut news = locked(&self.news);
-        while slot.left.load(Ordering::Acquire) > 0 {
+        if !self.hand_off.wait_for(memory) {
             self.go_on()?;
-            news = self.changed.wait(news).unwrap_or_else(PoisonError::into_inner);
+            return Err(Error::cancelled());
         }
-        drop(news);
-        let target = locked(&slot.target).take();
+        let target = locked(slot).take();
         match (target, self.program.memories.get(memory)) {
             (Some(Target::Own(arena)), Some(Memory::Own { bytes, lead })) => {
-                self.budget.give(*bytes);
+                self.hand_off.release(*bytes);
                 let range = checked_range(&(*lead..lead.saturating_add(*bytes)), u64::MAX)?;
                 Ok(Buffer::from_arena(arena).slice(range))
             }
@@ -388,7 +351,8 @@ impl Room {
     }
 }
 
-fn slots(plan: &Plan, program: &Program, mut given: Vec<(usize, Destination)>) -> Result<Vec<Slot>, Error> {
+/// How many requests have bytes for each memory.
+fn requests_of_memories(program: &Program) -> Vec<u32> {
     let mut left = vec![0u32; program.memories.len()];
     for read in &program.reads {
         for memory in program.touched(read) {
@@ -397,6 +361,14 @@ fn slots(plan: &Plan, program: &Program, mut given: Vec<(usize, Destination)>) -
             }
         }
     }
+    left
+}
+
+fn slots(
+    plan: &Plan,
+    program: &Program,
+    mut given: Vec<(usize, Destination)>,
+) -> Result<Vec<Mutex<Option<Target>>>, Error> {
     let targets = program.memories.iter().map(|memory| match memory {
         Memory::Own { .. } => Ok(None),
         Memory::Caller { entry } => {
@@ -411,9 +383,7 @@ fn slots(plan: &Plan, program: &Program, mut given: Vec<(usize, Destination)>) -
             }
         }
     });
-    let targets = targets.collect::<Result<Vec<_>, Error>>()?;
-    let slots = left.into_iter().zip(targets);
-    Ok(slots.map(|(left, target)| Slot { left: AtomicU32::new(left), target: Mutex::new(target) }).collect())
+    targets.map(|target| target.map(Mutex::new)).collect()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,7 +1,7 @@
 //! Plans carried out: the same bytes by every means and budget, and nothing half done.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -395,6 +395,109 @@ fn cancelling_at_every_step_ends_without_waiting_for_the_rest() {
             thread::sleep(Duration::from_millis(5));
             assert_eq!(disk.requests(), made, "workers have ended");
         }
+    }
+}
+
+/// Runs `work` in a thread of its own; fails where it is not over in time.
+fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (told, over) = mpsc::channel();
+    thread::spawn(move || told.send(work()));
+    over.recv_timeout(Duration::from_secs(20)).expect("it goes on for ever, or panicked")
+}
+
+/// All bytes of an execution, and how many tensors.
+fn sizes(file: &TensorFile, plan: Plan) -> (usize, usize) {
+    let execution = Execution::start(Arc::new(plan), &[file], ExecuteOptions::default()).unwrap();
+    execution.fold((0, 0), |(count, sum), loaded| (count + 1, sum + loaded.unwrap().bytes.len()))
+}
+
+#[test]
+fn small_tensors_that_share_memory_with_little_budget_left_beside_a_large_one() {
+    // The large one leaves less of the budget than the small ones together take; one request has the
+    // last of these and its beginning.
+    for budget in [4u64 << 20, 6 << 20, 9 << 20] {
+        for spare in [1u64 << 10, 20 << 10, 50 << 10] {
+            ends(move || {
+                // Requests take a quarter of the budget at most.
+                let large = budget / 4 * 3 - (33 << 10) - spare;
+                let tensors = [
+                    ("a".to_owned(), Dtype::U8, vec![10]),
+                    ("b".to_owned(), Dtype::U8, vec![60 << 10]),
+                    ("c".to_owned(), Dtype::U8, vec![large]),
+                ];
+                let (_disk, file) = open(Disk::new(bytes_of(&tensors)), Access::Read);
+                let plan = Arc::unwrap_or_clone(whole(&file, Some(budget)));
+                assert_eq!(sizes(&file, plan), (3, (large + 10 + (60 << 10)) as usize));
+            });
+        }
+    }
+}
+
+#[test]
+fn what_alignment_adds_to_memory_is_counted_where_one_thread_does_all() {
+    ends(|| {
+        // Each byte is followed by an element of eight: nine bytes are read, sixteen are taken.
+        let count = 80_000;
+        let tensors: Vec<_> = (0..count)
+            .map(|i| (format!("b{i}"), Dtype::U8, vec![1]))
+            .chain((0..count).map(|i| (format!("f{i}"), Dtype::F64, vec![1])))
+            .collect();
+        let (_disk, file) = open(Disk::new(bytes_of(&tensors)), Access::Read);
+        let mut plan = Plan::new().with_order(Order::Plan).with_budget(Some(1_200_000));
+        for i in 0..count {
+            for name in [format!("b{i}"), format!("f{i}")] {
+                plan.add(0, file.header(), &file.info(&name).unwrap(), &Selection::Whole).unwrap();
+            }
+        }
+        assert_eq!(sizes(&file, plan), (2 * count, 9 * count));
+    });
+}
+
+#[test]
+fn a_source_that_panics_in_the_callers_thread_ends_the_execution_too() {
+    ends(|| {
+        let tensors =
+            [("a".to_owned(), Dtype::U8, vec![70 << 10]), ("b".to_owned(), Dtype::U8, vec![70 << 10])];
+        let (disk, file) = open(Disk { request_bytes: 4096, ..Disk::new(bytes_of(&tensors)) }, Access::Read);
+        disk.arm(Some((3, Fault::Panic)));
+        let mut execution =
+            Execution::start(whole(&file, None), &[&file], ExecuteOptions::default()).unwrap();
+        let error = execution.next().unwrap().unwrap_err();
+        assert_eq!(error.chain().to_string(), "cannot read: a source panicked");
+        assert!(execution.next().is_none());
+    });
+}
+
+#[test]
+fn all_of_a_dimension_whose_rows_share_bytes_is_all_of_the_tensor() {
+    let tensors = [("w".to_owned(), Dtype::F4, vec![2, 5]), ("deep".to_owned(), Dtype::F4, vec![2, 3, 1])];
+    let bytes = bytes_of(&tensors);
+    let (_disk, file) = open(Disk::new(bytes.clone()), Access::Read);
+    for (name, size) in [("w", 5u64), ("deep", 3)] {
+        for ranges in [vec![0..size], vec![0..0, 0..size, size..size]] {
+            let info = file.info(name).unwrap();
+            let mut plan = Plan::new();
+            plan.add(0, file.header(), &info, &Selection::Intervals { dimension: 1, ranges }).unwrap();
+            let mut execution =
+                Execution::start(Arc::new(plan), &[&file], ExecuteOptions::default()).unwrap();
+            let range = file.header().file_range(&info);
+            let expected = &bytes[range.start as usize..range.end as usize];
+            assert_eq!(*execution.next().unwrap().unwrap().bytes, *expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_memory_of_requests_is_within_the_budget() {
+    // Rows into columns: every request goes through memory of its worker.
+    let tensors = [("w".to_owned(), Dtype::U8, vec![700, 700])];
+    for budget in [600_000u64, 1_000_000, 3_000_000] {
+        let (_disk, file) = open(Disk::new(bytes_of(&tensors)), Access::Read);
+        let mut plan = Plan::new().with_budget(Some(budget));
+        let entry = plan.add(0, file.header(), &file.info("w").unwrap(), &Selection::Whole).unwrap();
+        plan.read_into(entry, &[1, 700]).unwrap();
+        let explained = explain(&plan, &[&file]).unwrap();
+        assert!(explained.peak_memory <= budget / 2, "{explained:?}");
     }
 }
 
