@@ -91,7 +91,7 @@ impl Plan {
                 lent.element_bytes.saturating_mul(8)
             )));
         }
-        state.plan.read_into(place, &lent.strides).map_err(|e| raise(e))?;
+        state.plan.read_into(place, &lent.strides).map_err(raise)?;
         state.lent.retain(|(other, _)| other != name);
         state.lent.push((name.to_owned(), out.clone().unbind()));
         Ok(())
@@ -202,7 +202,7 @@ impl Execution {
         let alignment = entry.dtype().alignment_bytes();
         let memory = match entry.destination_strides() {
             Some(_) => None,
-            None => Some(Memory(loaded.bytes.aligned_to(alignment).map_err(|e| raise(e))?)),
+            None => Some(Memory(loaded.bytes.aligned_to(alignment).map_err(raise)?)),
         };
         let row: Row<'_> = (entry.name(), entry.dtype().name(), entry.shape(), memory);
         Ok(Some(row.into_pyobject(py)?.into_any().unbind()))
@@ -270,6 +270,6 @@ impl Execution {
         let Some(execution) = under_way.as_mut() else { return Ok(None) };
         // A tensor that is there is handed out without letting the interpreter go.
         let next = if execution.is_ready() { execution.next() } else { py.detach(|| execution.next()) };
-        next.transpose().map_err(|e| raise(e))
+        next.transpose().map_err(raise)
     }
 }
