@@ -217,6 +217,31 @@ def test_cancelling_from_another_thread(path: Path) -> None:
     assert list(closed) == []
 
 
+@pytest.mark.parametrize("io", ACCESS)
+@pytest.mark.parametrize("order", ["file", "plan"])
+def test_cancelling_after_any_tensor_ends_it(tmp_path: Path, io: str, order: str) -> None:
+    tensors = {f"t{i:02}": torch.arange(i, i + 40_000) for i in range(12)}
+    tensafe.torch.save_file(tensors, tmp_path / "f", durable=False)
+    model = tensafe.open(tmp_path / "f", io=io)
+    for step in range(13):
+        # Requests of a few pages; at most two tensors that nobody took.
+        plan = model.plan(budget="1MiB", order=order)
+        for name in tensors:
+            plan.add(name, index=np.s_[100:])
+        running = plan.execute()
+        for _ in range(step):
+            name, tensor = next(running)
+            assert torch.equal(tensor, tensors[name][100:])
+        running.cancel()
+        if step < 12:
+            with pytest.raises(tensafe.CancelledError):
+                next(running)
+        assert list(running) == []
+        if io in ("pread", "direct"):
+            assert running.progress().bytes_done <= min(step + 4, 12) * 320_000
+    assert torch.equal(model["t03"].to_torch(), tensors["t03"])
+
+
 def test_tensors_live_on_without_plan_and_file(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     for io in ACCESS:
         with tensafe.open(path, io=io) as model:

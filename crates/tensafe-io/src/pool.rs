@@ -81,11 +81,10 @@ impl Pooled {
 impl Drop for Pooled {
     fn drop(&mut self) {
         let Some(piece) = self.0.take() else { return };
-        let mut pool = pool();
-        let limit = pool.limit();
-        if pool.bytes.saturating_add(piece.len) <= limit && piece.offer() {
-            pool.bytes = pool.bytes.saturating_add(piece.len);
-            pool.pieces.entry(piece.len).or_default().push(piece);
+        // The system is asked while nobody waits for the pool.
+        if pool().has_room(piece.len) && piece.offer() {
+            let refused = pool().keep(piece);
+            drop(refused);
         }
     }
 }
@@ -132,6 +131,21 @@ impl Pool {
         }
         self.bytes = self.bytes.saturating_sub(found);
         piece
+    }
+
+    fn has_room(&mut self, len: usize) -> bool {
+        let limit = self.limit();
+        self.bytes.saturating_add(len) <= limit
+    }
+
+    /// Takes a piece, or returns it where there is no room any more.
+    fn keep(&mut self, piece: Piece) -> Option<Piece> {
+        if !self.has_room(piece.len) {
+            return Some(piece);
+        }
+        self.bytes = self.bytes.saturating_add(piece.len);
+        self.pieces.entry(piece.len).or_default().push(piece);
+        None
     }
 
     fn limit(&mut self) -> usize {

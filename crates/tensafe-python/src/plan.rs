@@ -273,3 +273,15 @@ impl Execution {
         next.transpose().map_err(raise)
     }
 }
+
+impl Drop for Execution {
+    /// Whoever drops it holds the interpreter, and workers that read a file object of Python wait for
+    /// that: it is let go while they end.
+    fn drop(&mut self) {
+        self.control.cancel();
+        let under_way = self.under_way.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if under_way.is_some() {
+            Python::attach(|py| py.detach(|| drop(under_way)));
+        }
+    }
+}

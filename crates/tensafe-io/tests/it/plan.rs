@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tensafe_format::{Bounds, Dtype, Index, Layout, LayoutOptions, TensorSpec};
 use tensafe_io::{
     Access, Buffer, Destination, Error, ErrorKind, ExecuteOptions, Execution, Method, OpenOptions, Order,
-    Plan, Selection, Source, TensorFile, Why, explain,
+    Plan, Selection, Source, TensorFile, Why, explain, limit_pool,
 };
 
 use crate::disk::{Disk, Fault};
@@ -402,7 +402,7 @@ fn cancelling_at_every_step_ends_without_waiting_for_the_rest() {
 fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (told, over) = mpsc::channel();
     thread::spawn(move || told.send(work()));
-    over.recv_timeout(Duration::from_secs(20)).expect("it goes on for ever, or panicked")
+    over.recv_timeout(Duration::from_secs(120)).expect("it goes on for ever, or panicked")
 }
 
 /// All bytes of an execution, and how many tensors.
@@ -556,4 +556,83 @@ fn tensors_without_elements_keep_their_places_in_a_file_that_is_loaded_whole() {
         }
     }
     assert!(infos.next().is_none());
+}
+
+#[test]
+fn many_threads_mix_regions_tensors_groups_and_plans_of_one_file() {
+    let bytes = large();
+    let disk = || Disk { request_bytes: 256 << 10, ..Disk::new(bytes.clone()) };
+    for access in [Access::Read, Access::Direct, Access::Owned] {
+        let (_disk, file) = open(disk(), access);
+        let wrong = Mutex::new(Vec::new());
+        let check = |what: &str, same: bool| {
+            if !same {
+                wrong.lock().unwrap().push(what.to_owned());
+            }
+        };
+        thread::scope(|scope| {
+            for number in 0..16u64 {
+                let (file, bytes, check) = (&file, &bytes, &check);
+                scope.spawn(move || {
+                    let name = format!("layers.{}", number % 6);
+                    let range = file.header().file_range(&file.info(&name).unwrap());
+                    let expected = &bytes[range.start as usize..range.end as usize];
+                    match number % 4 {
+                        0 => check("tensor", *file.tensor(&name).unwrap() == *expected),
+                        1 => {
+                            let index = [Index::range(number * 10..number * 10 + 300)];
+                            let (shape, part) = file.region(&name, &index, Bounds::Refuse).unwrap();
+                            let row = shape[1] as usize * 4;
+                            let start = number as usize * 10 * row;
+                            check("region", *part == expected[start..start + 300 * row]);
+                        }
+                        2 => {
+                            let groups = file.groups().unwrap();
+                            let same =
+                                |offset: u64, part: &[u8]| *part == bytes[offset as usize..][..part.len()];
+                            check("groups", groups.iter().all(|group| same(group.offset, &group.bytes)));
+                        }
+                        _ => {
+                            let plan = whole(file, Some(12 << 20));
+                            let execution =
+                                Execution::start(Arc::clone(&plan), &[file], ExecuteOptions::default())
+                                    .unwrap();
+                            let last = execution.last().unwrap().unwrap();
+                            let info = file.info(plan.entries()[last.entry].name()).unwrap();
+                            let range = file.header().file_range(&info);
+                            check("plan", *last.bytes == bytes[range.start as usize..range.end as usize]);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(*wrong.lock().unwrap(), [""; 0]);
+    }
+}
+
+#[test]
+fn workers_fill_parts_of_small_memories_side_by_side() {
+    // Small enough for Miri, which has no advice on memory: requests of a page, and less budget than
+    // memory, so that there are workers. One tensor is read into rows that are further apart.
+    if cfg!(miri) {
+        limit_pool(0);
+    }
+    let tensors: Vec<_> = (0..12).map(|i| (format!("t{i:02}"), Dtype::U16, vec![5 + i, 1000])).collect();
+    let bytes = bytes_of(&tensors);
+    let (_disk, file) = open(Disk { request_bytes: 4096, ..Disk::new(bytes.clone()) }, Access::Read);
+    let mut plan = Arc::unwrap_or_clone(whole(&file, Some(440_000)));
+    plan.read_into(3, &[3000, 2]).unwrap();
+    let mut memory = vec![0u8; 8 * 3000];
+    // SAFETY: the memory outlives the execution, which ends in this scope, and nobody else uses it.
+    let destination = unsafe { Destination::new(memory.as_mut_ptr(), memory.len(), ()) };
+    let options = ExecuteOptions::default().with_destination(3, destination);
+    for loaded in Execution::start(Arc::new(plan), &[&file], options).unwrap() {
+        let loaded = loaded.unwrap();
+        let range = file.header().file_range(&file.info(&format!("t{:02}", loaded.entry)).unwrap());
+        assert!(loaded.entry == 3 || *loaded.bytes == bytes[range.start as usize..range.end as usize]);
+    }
+    let range = file.header().file_range(&file.info("t03").unwrap());
+    for (row, expected) in bytes[range.start as usize..range.end as usize].chunks(2000).enumerate() {
+        assert_eq!(memory[row * 3000..row * 3000 + 2000], *expected);
+    }
 }
