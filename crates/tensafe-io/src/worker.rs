@@ -25,6 +25,7 @@ use crate::{
     explain::Method,
     hand_off::HandOff,
     lower::{Memory, PAGE, Program, Read},
+    pool::claim,
     source::checked_range,
 };
 
@@ -144,7 +145,7 @@ impl Shared {
         let len = bytes.checked_add(*lead).and_then(|n| n.checked_add(padding));
         let len =
             len.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| Error::too_large_for_host(*bytes))?;
-        let arena = Arena::new(len).map_err(|e| Error::memory(*bytes, e))?;
+        let arena = Arena::unclaimed(len).map_err(|e| Error::memory(*bytes, e))?;
         *locked(slot) = Some(Target::Own(arena));
         Ok(())
     }
@@ -216,6 +217,7 @@ impl Shared {
         // before the first or after the last byte of the memory, where only the request that has that
         // byte writes.
         let out = unsafe { slice::from_raw_parts_mut(start, whole) };
+        claim(out);
         let done = file.source.read_direct(from, out)?;
         self.check_short(file, read, done.map(|done| (done as u64).saturating_sub(before)))?;
         Ok(done.is_some())
@@ -242,6 +244,7 @@ impl Shared {
         // SAFETY: `part` checked the bounds; the memory stays open until this request is done, and no
         // other request has these bytes.
         let out = unsafe { slice::from_raw_parts_mut(out.0, out.1) };
+        claim(out);
         file.source.read_at(read.range.start, out)?;
         Ok(true)
     }

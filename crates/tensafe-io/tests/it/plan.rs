@@ -474,7 +474,7 @@ fn all_of_a_dimension_whose_rows_share_bytes_is_all_of_the_tensor() {
     let bytes = bytes_of(&tensors);
     let (_disk, file) = open(Disk::new(bytes.clone()), Access::Read);
     for (name, size) in [("w", 5u64), ("deep", 3)] {
-        for ranges in [vec![0..size, size..size], vec![0..0, 0..size]] {
+        for ranges in [vec![0..size, size..size], vec![0..0, 0..size, size..size]] {
             let info = file.info(name).unwrap();
             let mut plan = Plan::new();
             plan.add(0, file.header(), &info, &Selection::Intervals { dimension: 1, ranges }).unwrap();
