@@ -587,3 +587,115 @@ proptest! {
         }
     }
 }
+
+/// A runtime whose copies are made when their event is waited for, or polled a second time. It counts
+/// what was registered and is not yet given back, and fails where the test says.
+#[cfg(target_os = "linux")]
+const RUNTIME: &str = r#"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+struct copy { void *to; const void *from; size_t len; struct copy *next; };
+struct stream { struct copy *first, *last; };
+struct event { struct stream *stream; int polls; };
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+int registered, copies, device = -1, fails;
+int cudaSetDevice(int number) { device = number; return 0; }
+int cudaHostRegister(void *p, size_t n, unsigned f) {
+    (void)p; (void)n;
+    if (f != 1) return 1;
+    __atomic_add_fetch(&registered, 1, __ATOMIC_SEQ_CST);
+    return 0;
+}
+int cudaHostUnregister(void *p) { (void)p; __atomic_sub_fetch(&registered, 1, __ATOMIC_SEQ_CST); return 0; }
+int cudaStreamCreateWithFlags(void **s, unsigned f) { *s = calloc(1, sizeof(struct stream)); return f == 1 ? 0 : 1; }
+int cudaStreamDestroy(void *s) { free(s); return 0; }
+int cudaEventCreateWithFlags(void **e, unsigned f) { *e = calloc(1, sizeof(struct event)); return f == 2 ? 0 : 1; }
+int cudaEventDestroy(void *e) { free(e); return 0; }
+int cudaMemcpyAsync(void *to, const void *from, size_t len, int kind, void *s) {
+    if (fails) return 700;
+    struct stream *stream = s;
+    struct copy *c = malloc(sizeof *c);
+    c->to = to; c->from = from; c->len = len; c->next = NULL;
+    pthread_mutex_lock(&lock);
+    if (stream->last) stream->last->next = c; else stream->first = c;
+    stream->last = c;
+    copies++;
+    pthread_mutex_unlock(&lock);
+    return kind == 1 ? 0 : 1;
+}
+int cudaEventRecord(void *e, void *s) { struct event *event = e; event->stream = s; event->polls = 1; return 0; }
+int cudaEventSynchronize(void *e) {
+    struct stream *stream = ((struct event *)e)->stream;
+    while (stream->first) {
+        struct copy *c = stream->first;
+        memcpy(c->to, c->from, c->len);
+        stream->first = c->next;
+        free(c);
+    }
+    stream->last = NULL;
+    return 0;
+}
+int cudaEventQuery(void *e) {
+    if (((struct event *)e)->polls-- > 0) return 600;
+    return cudaEventSynchronize(e);
+}
+const char *cudaGetErrorString(int code) { return code == 700 ? "an illegal memory access" : "unknown"; }
+"#;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn bytes_move_through_a_runtime_that_is_found_by_name() {
+    use std::process::Command;
+    use tensafe_io::CudaStager;
+
+    let directory = crate::directory();
+    let (source, library) = (directory.path().join("runtime.c"), directory.path().join("libruntime.so"));
+    std::fs::write(&source, RUNTIME).unwrap();
+    let compiled =
+        Command::new("cc").args(["-shared", "-fPIC", "-pthread", "-o"]).arg(&library).arg(&source).output();
+    match compiled {
+        // No compiler: the runtime cannot be made.
+        Err(_) => return,
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+    }
+    // SAFETY: the library is the one above: loading it runs nothing.
+    let counters = unsafe { libloading::os::unix::Library::new(&library) }.unwrap();
+    let counter = |name: &str| {
+        // SAFETY: an int of the library, which stays loaded to the end of the test.
+        let found = unsafe { counters.get::<*mut i32>(name) }.unwrap();
+        // SAFETY: as above; no thread of the library runs while it is read.
+        unsafe { found.read() }
+    };
+    // SAFETY: the library above has the functions of this prefix.
+    let stager = unsafe { CudaStager::of_library(&library, "cuda", 3) }.unwrap();
+    for access in [Access::Read, Access::Direct] {
+        let (_disk, file) = open(layers(64 << 10), access);
+        let mut device = Device::all(&file, Some(2 << 20));
+        let execution = device.start(&[&file], stager.clone()).unwrap();
+        execution.for_each(|loaded| drop(loaded.unwrap()));
+        holds(&device, &file);
+    }
+    assert_eq!(counter("device"), 3);
+    assert!(counter("copies") > 100);
+    let kept = counter("registered");
+    assert!((2..=16).contains(&kept), "{kept}: slabs are used again");
+
+    // SAFETY: an int of the library.
+    let fails = unsafe { counters.get::<*mut i32>("fails") }.unwrap();
+    // SAFETY: no thread of the library runs.
+    unsafe { fails.write(1) };
+    let (_disk, file) = open(layers(64 << 10), Access::Read);
+    let mut device = Device::all(&file, None);
+    let mut execution = device.start(&[&file], stager.clone()).unwrap();
+    let error = execution.next().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "cudaMemcpyAsync failed with code 700: an illegal memory access");
+    drop(execution);
+    drop(stager);
+    assert_eq!(counter("registered"), 0, "with its last stager the slabs are given back");
+
+    // SAFETY: the library is loaded already.
+    let error = unsafe { CudaStager::of_library(&library, "hip", 0) }.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(error.to_string(), "the device runtime has no function `hipSetDevice`");
+}

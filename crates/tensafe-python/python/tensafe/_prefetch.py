@@ -74,8 +74,9 @@ class PrefetchLoader:
             raise UsageError(f"prefetch needs at least 1 thread, got {threads}")
         self._rows = _rows(file, plan)
         self._device = device
+        self._staged = device not in ("cpu", "meta") and file._adapter._stage_of(device) is not None
         self._budget = Plan(self._checkpoint, budget, "file")._budget_bytes()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
         self._held = 0
         self._parts = self._cut()
@@ -108,7 +109,11 @@ class PrefetchLoader:
         return plan
 
     def _load(self, names: list[str], size: int | None) -> dict[str, Any]:
-        plan = self._planned(names, None if size is None or self._budget is None else _cost(size))
+        budget = None if size is None or self._budget is None else _cost(size)
+        if size is not None and budget is not None and self._staged:
+            # Of the host's memory, which the budget of a plan is of, the slabs alone.
+            budget -= size
+        plan = self._planned(names, budget)
         with Running(plan, "torch", self._device, None, own=True) as running:
             return dict(running)
 
@@ -128,8 +133,13 @@ class PrefetchLoader:
             if part.sizes:
                 if self._budget is not None and self._held > 0 and self._held + cost > self._budget:
                     return
+                try:
+                    part.future = self._pool.submit(self._read, part, list(part.sizes), part.bytes)
+                except RuntimeError:
+                    # The program ends: who still asks for a tensor loads it by itself.
+                    self._waiting.clear()
+                    return
                 self._held += cost
-                part.future = self._pool.submit(self._read, part, list(part.sizes), part.bytes)
                 # Parts that waited for it in vain are looked at again.
                 part.future.add_done_callback(lambda _: self._begin_more())
             self._waiting.popleft()

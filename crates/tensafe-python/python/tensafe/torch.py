@@ -629,7 +629,9 @@ def _takes(out: torch.Tensor, code: str, device: Any) -> bool:
     """Whether the file's bytes can be copied into ``out`` as they are, on ``device``."""
     place = torch.device(device)
     same = out.device.type == place.type and place.index in (None, out.device.index)
-    return same and out.is_contiguous() and out.dtype == _TYPES.get(code) and not (out.is_conj() or out.is_neg())
+    return (
+        same and out.is_contiguous() and out.dtype == _TYPES.get(code) and not (out.is_conj() or out.is_neg())
+    )
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
