@@ -189,4 +189,4 @@ def test_without_a_runtime_the_framework_copies(path: Path) -> None:
             plan.load(device=device)
         with pytest.raises((RuntimeError, AssertionError)):
             tensafe.torch.load_file(path, device)
-    assert plan.explain().device_copies is None and "device" not in str(plan.explain())
+    assert plan.explain().device_copies is None and "device copies" not in str(plan.explain())

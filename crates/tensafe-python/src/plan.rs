@@ -95,7 +95,7 @@ impl Plan {
                 lent.element_bytes.saturating_mul(8)
             )));
         }
-        state.plan.read_into(place, &lent.strides).map_err(|e| raise(e))?;
+        state.plan.read_into(place, &lent.strides).map_err(raise)?;
         state.lent.retain(|(other, _)| other != name);
         state.lent.push((name.to_owned(), out.clone().unbind()));
         Ok(())
@@ -187,14 +187,14 @@ impl Plan {
 
 /// Has all that has no memory of the caller read into dense memory that comes later.
 fn read_all_out(plan: &mut tensafe::Plan) -> PyResult<()> {
-    (0..plan.entries().len()).try_for_each(|entry| plan.read_into_dense(entry)).map_err(|e| raise(e))
+    (0..plan.entries().len()).try_for_each(|entry| plan.read_into_dense(entry)).map_err(raise)
 }
 
 /// The stager for a device by its number, or for memory of the host in its place.
 fn stager(device: i64) -> PyResult<Arc<dyn Stager>> {
     let Ok(device) = u32::try_from(device) else { return Ok(Arc::new(CopyStager)) };
     #[cfg(target_os = "linux")]
-    return Ok(Arc::new(CudaStager::of_device(device).map_err(|e| raise(e))?));
+    return Ok(Arc::new(CudaStager::of_device(device).map_err(raise)?));
     #[cfg(not(target_os = "linux"))]
     Err(usage(&format!("device {device}: copies to devices are made on Linux")))
 }
@@ -248,7 +248,7 @@ impl Execution {
         let alignment = entry.dtype().alignment_bytes();
         let memory = match entry.destination_strides() {
             Some(_) => None,
-            None => Some(Memory(loaded.bytes.aligned_to(alignment).map_err(|e| raise(e))?)),
+            None => Some(Memory(loaded.bytes.aligned_to(alignment).map_err(raise)?)),
         };
         let row: Row<'_> = (entry.name(), entry.dtype().name(), entry.shape(), memory);
         Ok(Some(row.into_pyobject(py)?.into_any().unbind()))
@@ -300,7 +300,7 @@ impl Execution {
         if lent.memory.len() as u64 != bytes {
             return Err(usage("memory of a device that is read into is dense"));
         }
-        self.control.give(entry, lent.memory).map_err(|e| raise(e))
+        self.control.give(entry, lent.memory).map_err(raise)
     }
 
     /// Refuses dtypes whose names are not in `known`.
@@ -354,6 +354,6 @@ impl Execution {
         let Some(execution) = under_way.as_mut() else { return Ok(None) };
         // A tensor that is there is handed out without letting the interpreter go.
         let next = if execution.is_ready() { execution.next() } else { py.detach(|| execution.next()) };
-        next.transpose().map_err(|e| raise(e))
+        next.transpose().map_err(raise)
     }
 }
