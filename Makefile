@@ -1,6 +1,6 @@
 # Everything that is done with this tree, by name. `make demo` and `make test` install what they need.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check spec bench bench-quick bench-pickles fuzz docs lint fmt clean
+.PHONY: help demo test check spec bench bench-quick bench-pickles fuzz tsan docs lint fmt clean
 
 help:                 ## this list
 	@sed -n 's/^\([a-z-]*\): *## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +43,9 @@ docs:                 ## the Rust documentation
 fmt:                 ## format Rust and Python
 	@cargo fmt
 	@.venv/main/bin/python -m ruff format .
+
+tsan:                 ## the executor under ThreadSanitizer; needs nightly and rust-src (also: tools/sanitize.sh address|miri)
+	@tools/sanitize.sh thread
 
 clean:                 ## remove what was built; .venv stays
 	@cargo clean

@@ -22,6 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".cache" / "test"
 MAIN, TF, MLX = (f".venv/{name}/bin/python" for name in ("main", "tf", "mlx"))
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs")
+LOADING = tuple(
+    f"tests/python/test_{name}.py"
+    for name in ("loading", "open", "exchange", "properties", "frameworks", "plan", "handover")
+)
 
 
 @dataclass
@@ -43,8 +47,10 @@ class Step:
 def steps() -> list[Step]:
     """What is tested. cargo has one lock on its directory: its steps follow each other."""
 
-    def python(name: str, interpreter: str, *arguments: str, uses: str = "") -> Step:
-        return Step(name, (interpreter, *arguments), after=("wheel",), uses=uses, counts="pytest")
+    def python(name: str, interpreter: str, *arguments: str, uses: str = "", io: str = "") -> Step:
+        environment = {"TENSAFE_IO": io} if io else {}
+        command = (interpreter, *arguments)
+        return Step(name, command, ("wheel",), uses=uses, counts="pytest", environment=environment)
 
     return [
         Step("format", ("cargo", "fmt", "--check")),
@@ -63,6 +69,13 @@ def steps() -> list[Step]:
             ("cargo", "test", "--locked", "--workspace", "--no-fail-fast"),
             uses="cargo",
             counts="cargo",
+        ),
+        # In a directory of its own: with other flags everything is built anew.
+        Step(
+            "loom",
+            ("cargo", "test", "--locked", "--release", "--package", "tensafe-io", "--lib", "loom"),
+            counts="cargo",
+            environment={"RUSTFLAGS": "--cfg loom", "CARGO_TARGET_DIR": "target/loom"},
         ),
         Step(
             "rustdoc",
@@ -85,6 +98,11 @@ def steps() -> list[Step]:
         python("lint", MAIN, "-m", "ruff", "check", "."),
         python("format-python", MAIN, "-m", "ruff", "format", "--check", "."),
         python("python", MAIN, *PYTEST, "-n", "2", "tests/python"),
+        # Once more with each way that bytes reach memory where the caller leaves the choice to us.
+        *(
+            python(f"python-{io}", MAIN, *PYTEST, "-n", "2", *LOADING, io=io)
+            for io in ("mmap", "pread", "direct", "owned")
+        ),
         python("python-tensorflow", TF, *PYTEST, "tests/python", "-k", "tensorflow"),
         python("python-paddle", TF, *PYTEST, "tests/python", "-k", "paddle"),
         python("python-mlx", MLX, *PYTEST, "tests/python", "-k", "mlx"),

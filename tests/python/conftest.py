@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tensafe import _options
 
 # Keywords of the loading functions: each way that bytes reach memory.
 ACCESSES: dict[str, dict[str, Any]] = {
@@ -17,6 +19,39 @@ ACCESSES: dict[str, dict[str, Any]] = {
     "pread": {"backend": "pread"},
     "owned": {"owned": True},
 }
+
+
+# Of the tests alone, for the step of tools/test.py that runs them once for each: what every call takes
+# that leaves the choice to us. What a test runs in another process chooses for itself.
+FORCED_IO = os.environ.get("TENSAFE_IO")
+
+# Tests that make no sense where the choice is made for them, each with the choices.
+NOT_FORCED = {
+    # What is mapped cannot leave the page cache.
+    "test_dropping_the_cache_leaves_nothing_there": {"mmap"},
+    # Five gigabytes of memory, for what it does by the other accesses too.
+    "test_offsets_beyond_four_gigabytes_are_read_right[default]": {"pread", "direct", "owned"},
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    gone = [item for item in items if FORCED_IO in NOT_FORCED.get(item.name, ())]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if item not in gone]
+
+
+@pytest.fixture(scope="session", autouse=FORCED_IO is not None)
+def forced_io() -> Iterator[None]:
+    original = _options.access
+
+    def access(backend: str, io: str | None, owned: bool, cache: str = "keep") -> _options.Access:
+        found = original(backend, io, owned, cache)
+        return found._replace(io=FORCED_IO) if found.io == "auto" else found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_options, "access", access)
+        yield
 
 
 @pytest.fixture(params=ACCESSES.values(), ids=ACCESSES.keys())

@@ -105,7 +105,10 @@ def test_arguments_that_make_no_sense_are_named(path):
             {"framework": "np", "backend": "foo"},
             'backend "foo" is invalid (expected one of: "mmap", "pread")',
         ),
-        ({"framework": "np", "io": "foo"}, 'io "foo" is invalid (expected one of: "auto", "mmap", "pread")'),
+        (
+            {"framework": "np", "io": "foo"},
+            'io "foo" is invalid (expected one of: "auto", "mmap", "pread", "direct")',
+        ),
         (
             {"framework": "np", "io": "mmap", "owned": True},
             'owned=True needs memory of its own, io="mmap" does not give it',

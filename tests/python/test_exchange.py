@@ -208,6 +208,9 @@ def _parameters(arguments: ast.arguments) -> tuple[list[tuple[str, str | None]],
 def test_signatures_begin_as_the_references(module):
     expected = _signatures(Path(reference.__file__).with_name(f"{module}.py"))
     found = _signatures(Path(tensafe.__file__).with_name(f"{module}.py"))
+    if module == "torch":
+        # What tells tensors that share memory is a file of its own, whose names torch.py has too.
+        found |= _signatures(Path(tensafe.__file__).with_name("_sharing.py"))
     compared = 0
     for name, arguments in expected.items():
         if name not in found:

@@ -107,6 +107,38 @@ def test_a_cancelled_save_leaves_the_old_file_and_nothing_else(tmp_path):
     assert list(tensafe.open(path)) == ["b"]
 
 
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("step", range(7))
+def test_a_save_cancelled_at_any_tensor_leaves_the_old_file(tmp_path, step, durable):
+    from tensafe._save import start_save
+
+    path = tmp_path / "f"
+    tensafe.numpy.save_file({"a": np.arange(2)}, path)
+    begun = threading.Event()
+    handles = []
+
+    def fetch_of(number):
+        def fetch(start, stop):
+            begun.wait(60)
+            if number == step:
+                handles[0].cancel()
+            return np.full(stop - start, number, np.uint8)
+
+        return fetch
+
+    entries = [(f"t{i}", "uint8", [100_000], fetch_of(i)) for i in range(6)]
+    handles.append(start_save(entries, path, None, snapshot=False, durable=durable, align=8))
+    begun.set()
+    if step == 6:
+        handles[0].result(60)
+        assert (tensafe.numpy.load_file(path)["t5"] == 5).all()
+    else:
+        with pytest.raises(tensafe.CancelledError, match="cancelled before it was written"):
+            handles[0].result(60)
+        assert tensafe.numpy.load_file(path)["a"].tolist() == [0, 1]
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
 def test_a_relative_path_is_of_the_directory_of_the_call(tmp_path, monkeypatch):
     from tensafe._save import start_save
 

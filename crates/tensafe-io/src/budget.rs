@@ -74,3 +74,64 @@ impl Budget {
         self.changed.notify_all();
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use loom::{sync::Arc, thread};
+
+    use super::Budget;
+
+    /// Takes `bytes`, asserts that all who have some are within `most`, and gives them back.
+    fn use_some(budget: &Budget, held: &AtomicU64, bytes: u64, most: u64) {
+        assert!(budget.take(bytes));
+        let now = held.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        assert!(now <= most, "{now} bytes are taken");
+        thread::yield_now();
+        held.fetch_sub(bytes, Ordering::SeqCst);
+        budget.give(bytes);
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_taken_and_everybody_gets_some() {
+        loom::model(|| {
+            let budget = Arc::new((Budget::new(Some(3)), AtomicU64::new(0)));
+            let spawn = |bytes| {
+                let budget = Arc::clone(&budget);
+                thread::spawn(move || use_some(&budget.0, &budget.1, bytes, 3))
+            };
+            let threads = [2, 1].map(spawn);
+            use_some(&budget.0, &budget.1, 2, 3);
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn more_than_the_limit_is_given_to_one_alone() {
+        loom::model(|| {
+            let budget = Arc::new((Budget::new(Some(3)), AtomicU64::new(0)));
+            let other = Arc::clone(&budget);
+            let thread = thread::spawn(move || use_some(&other.0, &other.1, 5, 5));
+            use_some(&budget.0, &budget.1, 1, 5);
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn closing_wakes_everybody() {
+        loom::model(|| {
+            let budget = Arc::new(Budget::new(Some(1)));
+            assert!(budget.take(1));
+            let threads = [(); 2].map(|()| {
+                let budget = Arc::clone(&budget);
+                thread::spawn(move || budget.take(1))
+            });
+            budget.close();
+            for thread in threads {
+                assert!(!thread.join().unwrap());
+            }
+            assert!(!budget.take(0));
+        });
+    }
+}

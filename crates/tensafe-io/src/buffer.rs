@@ -60,9 +60,8 @@ impl Buffer {
         Ok(Self::from_arena(arena))
     }
 
-    pub(crate) fn from_arena(mut arena: Arena) -> Self {
-        let bytes = arena.bytes_mut();
-        let (start, len) = (bytes.as_mut_ptr(), bytes.len());
+    pub(crate) fn from_arena(arena: Arena) -> Self {
+        let (start, len) = (arena.start(), arena.len());
         Self { memory: Arc::new(Memory::Owned { _arena: arena }), start, len }
     }
 

@@ -134,11 +134,11 @@ impl Execution {
                 && !on_host.contains(&place)
         };
         let (program, explain) = lower_over(&plan, &files, &staged)?;
-        let total: u64 = program.reads.iter().map(|read| read.range.end - read.range.start).sum();
-        let fits = program.budget.is_none_or(|budget| total <= budget);
+        // Who reads for itself takes nothing while it reads: all must fit at once.
+        let fits = program.budget.is_none_or(|budget| program.memory_bytes() <= budget);
         // What goes to a device is for threads of our own: memory may come later, from the caller's, and the
         // device that is current for the caller's is none of our business.
-        let alone = total < WORTH_THREADS && fits && program.slab_bytes == 0;
+        let alone = program.read_bytes() < WORTH_THREADS && fits && program.slab_bytes == 0;
         let workers = if alone { 0 } else { program.workers.min(program.reads.len()) };
         let shared = Arc::new(Shared::new(Arc::clone(&plan), program, files, destinations, stager)?);
         let mut execution = Self {
@@ -283,7 +283,6 @@ impl Control {
     /// Bytes that were read, and bytes that will be.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
-        let total = self.0.program.reads.iter().map(|read| read.range.end - read.range.start).sum();
-        (self.0.done_bytes.load(Ordering::Relaxed), total)
+        (self.0.done_bytes.load(Ordering::Relaxed), self.0.program.read_bytes())
     }
 }

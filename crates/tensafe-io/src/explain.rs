@@ -4,7 +4,7 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use crate::{
     Plan,
-    lower::{Memory, PAGE, Program, Read},
+    lower::{PAGE, Program, Read},
     plan::Entry,
 };
 
@@ -179,11 +179,7 @@ impl Explain {
 
     pub(crate) fn finish(&mut self, program: &Program) {
         self.workers = (program.workers as u64).min(self.requests);
-        let own = |memory: &Memory| match memory {
-            Memory::Own { bytes, .. } => *bytes,
-            Memory::Caller { .. } | Memory::Device { .. } => 0,
-        };
-        let tensors = program.memories.iter().map(own).fold(0u64, u64::saturating_add);
+        let tensors = program.memory_bytes();
         let scratch = if self.scattered { self.workers.saturating_mul(self.scratch_each) } else { 0 };
         // Two for each worker.
         let slabs = program.slab_bytes.saturating_mul(2).saturating_mul(self.workers);

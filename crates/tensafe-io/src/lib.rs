@@ -39,6 +39,7 @@ mod explain;
 mod file;
 mod filesystem;
 mod group;
+mod hand_off;
 mod header_cache;
 mod lower;
 mod mapping;

@@ -15,8 +15,8 @@ use crate::{
     Error, Latency, Plan, SourceInfo,
     explain::{Explain, Method, Why},
     plan::Entry,
+    pool::STEP_BYTES,
     scatter::Run,
-    stage::SLAB_STEP,
 };
 
 /// Direct reads begin and end on multiples of this many bytes, in the file and in memory.
@@ -55,10 +55,11 @@ pub(crate) struct Facts<'f> {
 
 impl Facts<'_> {
     /// Bytes of a gap that is read rather than skipped: about what a request costs, in bytes of the
-    /// bandwidth that the workers share.
-    fn gap_bytes(&self) -> u64 {
+    /// bandwidth that the workers share. Of what is resident a request is a system call.
+    fn gap_bytes(&self, resident: bool) -> u64 {
         match self.info.latency {
             Latency::Memory => 0,
+            Latency::Local if resident => PAGE,
             Latency::Local => 64 << 10,
             Latency::Network => 256 << 10,
         }
@@ -89,6 +90,8 @@ pub(crate) struct Program {
     copies: Vec<Copy>,
     /// Bytes that tensors in memory of ours may take at a time.
     pub(crate) budget: Option<u64>,
+    /// Bytes of memory of its own that a worker may need for a request.
+    pub(crate) scratch_bytes: u64,
     pub(crate) workers: usize,
     /// Bytes of each of the two slabs that a worker has, where something is read onto a device: enough
     /// for every request that is.
@@ -150,6 +153,21 @@ struct Copy {
 }
 
 impl Program {
+    /// Bytes of all requests.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        let bytes = self.reads.iter().map(|read| read.range.end.saturating_sub(read.range.start));
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of all memories of ours.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let own = self.memories.iter().map(|memory| match memory {
+            Memory::Own { bytes, .. } => *bytes,
+            Memory::Caller { .. } | Memory::Device { .. } => 0,
+        });
+        own.fold(0, u64::saturating_add)
+    }
+
     /// Where the bytes of a request go: the memory, and the run with its destination as an offset of
     /// that memory.
     pub(crate) fn copies<'p>(
@@ -238,32 +256,28 @@ impl Sizes {
         if on_device {
             // Where nothing else needs memory of the host, all of the budget is for slabs.
             let share = if on_host { budget / 4 } else { budget };
-            let least = slab_bytes_for(PAGE);
+            let least = scratch_bytes(PAGE);
             let most = usize::try_from(share / (2 * least)).unwrap_or(usize::MAX);
             sizes.workers = workers.min(most);
             if sizes.workers == 0 {
                 return Err(Error::slabs(2 * least, share));
             }
-            let slab = share / (2 * count(sizes.workers)) / SLAB_STEP * SLAB_STEP;
+            let slab = share / (2 * count(sizes.workers)) / STEP_BYTES * STEP_BYTES;
             // The longest request is half as long again, and two pages.
             let request = slab.saturating_sub(2 * PAGE) / 3 * 2 / PAGE * PAGE;
             sizes.request = preferred.min(request.max(PAGE));
-            slabs = slab_bytes_for(sizes.request).saturating_mul(2 * count(sizes.workers));
+            slabs = scratch_bytes(sizes.request).saturating_mul(2 * count(sizes.workers));
         }
         if on_host {
             // Requests take a quarter of a small budget, and tensors the rest.
             let most = budget / 4 / count(sizes.workers);
-            sizes.request = sizes.request.min(most.max(PAGE));
-            let scratch = sizes.request.saturating_add(2 * PAGE).saturating_mul(count(sizes.workers));
+            let request = sizes.request.min(most.saturating_sub(2 * PAGE) / 3 * 2);
+            sizes.request = (request - request % PAGE).max(PAGE);
+            let scratch = scratch_bytes(sizes.request).saturating_mul(count(sizes.workers));
             sizes.tensors = Some(budget.saturating_sub(scratch).saturating_sub(slabs));
         }
         Ok(sizes)
     }
-}
-
-/// Bytes of a slab for requests of this many bytes, the longest of which are half as long again.
-fn slab_bytes_for(request: u64) -> u64 {
-    request.saturating_add(request / 2).saturating_add(2 * PAGE).next_multiple_of(SLAB_STEP)
 }
 
 struct Lowering<'p, 'f> {
@@ -284,7 +298,7 @@ struct Open {
     read: Read,
     why: Why,
     needed: u64,
-    /// Bytes of the memories that it touches.
+    /// Bytes that the memories which it touches have at most.
     held: u64,
     touched: Option<usize>,
 }
@@ -296,10 +310,12 @@ impl<'p, 'f> Lowering<'p, 'f> {
         let on_device = (0..plan.entries().len()).filter(|place| staged(*place)).count();
         let on_host = on_device < plan.entries().len();
         let sizes = Sizes::new(preferred, workers, plan.budget(), on_device > 0, on_host)?;
-        let program = Program { budget: sizes.tensors, workers: sizes.workers, ..Program::default() };
-        let worth_direct = plan.bytes() >= WORTH_DIRECT;
         let request_bytes = sizes.request;
-        let explain = Explain::new(plan, request_bytes.saturating_add(2 * PAGE));
+        let scratch_bytes = scratch_bytes(request_bytes);
+        let (budget, workers) = (sizes.tensors, sizes.workers);
+        let program = Program { budget, scratch_bytes, workers, ..Program::default() };
+        let worth_direct = plan.bytes() >= WORTH_DIRECT;
+        let explain = Explain::new(plan, scratch_bytes);
         Ok(Self { files, staged, program, explain, open: None, request_bytes, worth_direct, opened: 0 })
     }
 
@@ -318,11 +334,15 @@ impl<'p, 'f> Lowering<'p, 'f> {
         let Place::Memory { memory, offset } = place.place else { return Ok(()) };
         self.program.placed.push(place);
         let placed = self.program.placed.len() - 1;
-        let resident = facts.in_memory && facts.means != Means::Memory && is_resident(facts, &span);
-        let from_memory = facts.means == Means::Memory || resident;
+        // A single small run is not worth the question.
+        let asked = entry.scatter.single().is_none() || (facts.in_memory && !entry.is_whole());
+        let resident = asked && is_resident(facts, &span);
+        let from_memory = facts.means == Means::Memory || (facts.in_memory && resident);
+        // Between runs in memory nothing is read.
+        let gap = if from_memory { u64::MAX } else { facts.gap_bytes(resident) };
         let staged = matches!(self.program.memories.get(memory), Some(Memory::Device { .. }));
         for (number, run) in (0u64..).zip(entry.scatter.runs_from(0)) {
-            self.run(&Piece { placed, number, memory, offset, from_memory, staged }, entry, run);
+            self.run(&Piece { placed, number, memory, offset, from_memory, gap, staged }, entry, run);
         }
         Ok(())
     }
@@ -358,7 +378,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
         if let Some(budget) = self.program.budget.filter(|budget| bytes > *budget) {
             return Err(Error::budget(entry.name(), bytes, budget));
         }
-        let group = GROUP_BYTES.min(self.program.budget.unwrap_or(u64::MAX));
+        let group = self.group_bytes();
         if let Some(Memory::Own { bytes: taken, .. }) = self.program.memories.last_mut() {
             // As close as the elements allow: what lies together in the file is then one run in memory.
             let offset = taken.next_multiple_of(entry.dtype().alignment_bytes());
@@ -379,6 +399,11 @@ impl<'p, 'f> Lowering<'p, 'f> {
         };
         self.program.memories.push(Memory::Own { bytes, lead });
         Ok(Place::Memory { memory: next, offset: 0 })
+    }
+
+    /// Bytes that tensors which share a memory may have together.
+    fn group_bytes(&self) -> u64 {
+        GROUP_BYTES.min(self.program.budget.unwrap_or(u64::MAX))
     }
 
     fn may_be_direct(&self, facts: &Facts<'_>) -> bool {
@@ -404,21 +429,19 @@ impl<'p, 'f> Lowering<'p, 'f> {
     }
 
     fn part(&mut self, piece: &Piece, entry: &Entry, run: Run, skip: u64) {
-        let Some(facts) = self.files.get(entry.file()) else { return };
         let end = run.from.saturating_add(run.len);
         let bytes = match self.program.memories.get(piece.memory) {
-            Some(Memory::Own { bytes, .. }) => *bytes,
+            // One that small tensors share may have as many bytes yet.
+            Some(Memory::Own { bytes, .. }) => (*bytes).max(self.group_bytes()),
             _ => 0,
         };
-        // Between runs in memory nothing is read.
-        let gap = if piece.from_memory { u64::MAX } else { facts.gap_bytes() };
         let joins = self.open.as_ref().is_some_and(|open| {
             let held =
                 if open.touched == Some(piece.memory) { open.held } else { open.held.saturating_add(bytes) };
             open.read.file == entry.file()
                 && open.read.staged == piece.staged
                 && (open.read.method == Method::Memory) == piece.from_memory
-                && run.from.checked_sub(open.read.range.end).is_some_and(|between| between <= gap)
+                && run.from.checked_sub(open.read.range.end).is_some_and(|between| between <= piece.gap)
                 && end.saturating_sub(open.read.range.start) <= self.request_bytes
                 && self.program.budget.is_none_or(|budget| held <= budget)
         });
@@ -489,7 +512,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
         }
         if open.read.staged {
             let pages = open.read.range.start / PAGE * PAGE..open.read.range.end.next_multiple_of(PAGE);
-            let bytes = pages.end.saturating_sub(pages.start).next_multiple_of(SLAB_STEP);
+            let bytes = pages.end.saturating_sub(pages.start).next_multiple_of(STEP_BYTES);
             self.program.slab_bytes = self.program.slab_bytes.max(bytes);
         }
         self.explain.read(&open.read, open.needed, open.why);
@@ -518,6 +541,13 @@ impl<'p, 'f> Lowering<'p, 'f> {
     }
 }
 
+/// Memory of a worker, or a slab, for one request: half a request may join it, and a page on both sides. It comes
+/// in whole steps of the pool.
+fn scratch_bytes(request_bytes: u64) -> u64 {
+    let longest = request_bytes.saturating_add(request_bytes / 2).saturating_add(2 * PAGE);
+    longest.checked_next_multiple_of(STEP_BYTES).unwrap_or(longest)
+}
+
 /// What stays the same for all runs of an entry.
 struct Piece {
     placed: usize,
@@ -525,6 +555,7 @@ struct Piece {
     memory: usize,
     offset: u64,
     from_memory: bool,
+    gap: u64,
     staged: bool,
 }
 

@@ -72,6 +72,8 @@ pub struct Entry {
     shape: Vec<u64>,
     part: Part,
     whole: bool,
+    /// Where the tensor begins in its file.
+    base: u64,
     into: Option<Vec<u64>>,
     pub(crate) scatter: Scatter,
 }
@@ -144,7 +146,7 @@ impl Plan {
         };
         let whole = scatter.single().is_some_and(|run| run.len == info.bytes()) || info.bytes() == 0;
         let (name, dtype) = (Arc::from(info.name()), info.dtype());
-        self.entries.push(Entry { name, file, dtype, shape, part, whole, into: None, scatter });
+        self.entries.push(Entry { name, file, dtype, shape, part, whole, base, into: None, scatter });
         Ok(self.entries.len() - 1)
     }
 
@@ -229,9 +231,9 @@ impl Plan {
     pub(crate) fn ordered(&self) -> Vec<usize> {
         let mut places: Vec<usize> = (0..self.entries.len()).collect();
         if self.order == Order::File {
-            let key = |place: &usize| {
-                self.entries.get(*place).map(|e| (e.file, e.scatter.span().map_or(0, |s| s.start)))
-            };
+            // What has no bytes keeps its place among the others.
+            let start = |e: &Entry| e.scatter.span().map_or(e.base, |span| span.start);
+            let key = |place: &usize| self.entries.get(*place).map(|e| (e.file, start(e)));
             places.sort_by_key(key);
         }
         places
@@ -338,6 +340,10 @@ fn intervals(
         let mut index = vec![Index::FULL; dimension];
         index.push(Index::range(range.clone()));
         Region::new(info.dtype(), info.shape(), &index).map_err(|e| Error::selection(info.name(), e))?;
+    }
+    if count == size {
+        // All of it: rows may begin within a byte.
+        return Ok((info.shape().to_vec(), Scatter::of_bytes(base, info.bytes())));
     }
     let (before, after) = info.shape().split_at(dimension.min(info.shape().len()));
     let mut shape = info.shape().to_vec();

@@ -2,13 +2,18 @@
 //!
 //! What is given back stays mapped, up to a limit, and is marked as free to take: the system takes the
 //! pages where it runs short, without asking. Pieces of 2 MiB or more lie on borders of huge pages and
-//! ask for them.
+//! ask for them, where these are not dear.
 #![allow(unsafe_code, reason = "marking pages as free to take changes their content")]
 
 use std::{
     collections::BTreeMap,
-    io,
+    io, ptr,
     sync::{Mutex, MutexGuard, PoisonError},
+};
+#[cfg(target_os = "linux")]
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
 use memmap2::MmapMut;
@@ -16,7 +21,24 @@ use memmap2::MmapMut;
 /// Lengths are multiples of this many bytes, so that a piece serves tensors of about its size.
 const STEP: usize = 64 << 10;
 
+/// The same, as a number of bytes that memory is counted in.
+pub(crate) const STEP_BYTES: u64 = STEP as u64;
+
 const HUGE: usize = 2 << 20;
+
+/// A huge page takes a quarter of a millisecond to clear. One that takes longer than this has to be made
+/// first, by moving others out of the way, or by a host that took it away from its guest: 4 ms were seen
+/// there, when the 512 small pages in its place took 1.2 ms together.
+#[cfg(target_os = "linux")]
+const SLOW_PAGE: Duration = Duration::from_millis(1);
+
+/// New pieces that are made of small pages after a huge page was slow, before one is tried again.
+#[cfg(target_os = "linux")]
+const BETWEEN_TRIES: u32 = 64;
+
+/// How many of them are left.
+#[cfg(target_os = "linux")]
+static SLOW: AtomicU32 = AtomicU32::new(0);
 
 /// The pool of the process.
 static POOL: Mutex<Pool> = Mutex::new(Pool { pieces: BTreeMap::new(), bytes: 0, limit: None });
@@ -42,15 +64,12 @@ struct Piece {
 pub(crate) struct Pooled(Option<Piece>);
 
 impl Pooled {
-    /// A piece of at least `len` bytes.
+    /// A piece of at least `len` bytes. Before a byte of it is read, [`claim`] the part that it is in, or
+    /// write it: until then the system may still take the page.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let len = len.checked_next_multiple_of(STEP).ok_or(io::ErrorKind::OutOfMemory)?.max(STEP);
         let found = pool().take(len);
-        let Some(mut piece) = found else {
-            return Piece::map(len).map(|piece| Self(Some(piece)));
-        };
-        piece.claim();
-        Ok(Self(Some(piece)))
+        found.map_or_else(|| Piece::map(len), Ok).map(|piece| Self(Some(piece)))
     }
 
     /// The bytes. The first lies on a page's border.
@@ -62,11 +81,10 @@ impl Pooled {
 impl Drop for Pooled {
     fn drop(&mut self) {
         let Some(piece) = self.0.take() else { return };
-        let mut pool = pool();
-        let limit = pool.limit();
-        if pool.bytes.saturating_add(piece.len) <= limit && piece.offer() {
-            pool.bytes = pool.bytes.saturating_add(piece.len);
-            pool.pieces.entry(piece.len).or_default().push(piece);
+        // The system is asked while nobody waits for the pool.
+        if pool().has_room(piece.len) && piece.offer() {
+            let refused = pool().keep(piece);
+            drop(refused);
         }
     }
 }
@@ -115,6 +133,21 @@ impl Pool {
         piece
     }
 
+    fn has_room(&mut self, len: usize) -> bool {
+        let limit = self.limit();
+        self.bytes.saturating_add(len) <= limit
+    }
+
+    /// Takes a piece, or returns it where there is no room any more.
+    fn keep(&mut self, piece: Piece) -> Option<Piece> {
+        if !self.has_room(piece.len) {
+            return Some(piece);
+        }
+        self.bytes = self.bytes.saturating_add(piece.len);
+        self.pieces.entry(piece.len).or_default().push(piece);
+        None
+    }
+
     fn limit(&mut self) -> usize {
         *self.limit.get_or_insert_with(|| memory_bytes() / 4)
     }
@@ -128,10 +161,30 @@ impl Piece {
         let mapped = len.checked_add(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
         let map = MmapMut::map_anon(mapped)?;
         let start = map.as_ptr().addr().next_multiple_of(HUGE).saturating_sub(map.as_ptr().addr());
-        // Whole huge pages only: a rest is not worth one. That the system has none is no error.
+        let mut piece = Self { map, start, len };
         #[cfg(target_os = "linux")]
-        drop(map.advise_range(memmap2::Advice::HugePage, start, len / HUGE * HUGE));
-        Ok(Self { map, start, len })
+        piece.ask_for_huge_pages();
+        Ok(piece)
+    }
+
+    /// Has the piece made of huge pages, unless the first of them shows that the system has to fetch
+    /// them from afar. That it has none is no error.
+    #[cfg(target_os = "linux")]
+    fn ask_for_huge_pages(&mut self) {
+        use memmap2::Advice;
+        let skip = |left: u32| left.checked_sub(1);
+        if SLOW.fetch_update(Ordering::Relaxed, Ordering::Relaxed, skip).is_ok() {
+            return;
+        }
+        drop(self.map.advise_range(Advice::HugePage, self.start, HUGE));
+        let begun = Instant::now();
+        claim(self.bytes_mut().get_mut(..1).unwrap_or_default());
+        if begun.elapsed() > SLOW_PAGE {
+            SLOW.store(BETWEEN_TRIES, Ordering::Relaxed);
+            return;
+        }
+        // Whole huge pages only: a rest is not worth one.
+        drop(self.map.advise_range(Advice::HugePage, self.start, self.len / HUGE * HUGE));
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
@@ -142,7 +195,7 @@ impl Piece {
     #[cfg(target_os = "linux")]
     fn offer(&self) -> bool {
         // SAFETY: the piece is on its way into the pool: no reference to its bytes is left, and `claim`
-        // settles what they are before there is one again.
+        // settles what they are before one is read.
         unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::Free, self.start, self.len) }
             .is_ok()
     }
@@ -151,17 +204,18 @@ impl Piece {
     fn offer(&self) -> bool {
         true
     }
+}
 
-    /// Takes the pages back from the offer by a write to each: what was taken meanwhile is zero from
-    /// here on, what was not stays.
-    fn claim(&mut self) {
-        let page = page_bytes();
-        for page in self.bytes_mut().chunks_mut(page) {
-            if let Some(first) = page.first_mut() {
-                // SAFETY: a reference to a byte. Volatile: the write is what counts, not its value.
-                unsafe { std::ptr::from_mut(first).write_volatile(0) };
-            }
-        }
+/// Settles what a part of pooled memory holds, by a write to each of its pages: what the system took
+/// meanwhile is zero from here on, what it did not take stays.
+pub(crate) fn claim(bytes: &mut [u8]) {
+    let page = page_bytes();
+    // The first page may begin before the part.
+    let first = page.saturating_sub(bytes.as_ptr().addr() % page).min(bytes.len());
+    let (head, rest) = bytes.split_at_mut(first);
+    for byte in head.first_mut().into_iter().chain(rest.chunks_mut(page).filter_map(<[u8]>::first_mut)) {
+        // SAFETY: a reference to a byte. Volatile: the write is what counts, not its value.
+        unsafe { ptr::from_mut(byte).write_volatile(0) };
     }
 }
 

@@ -97,8 +97,8 @@ impl FileSink {
     /// or the path is taken and must not be replaced.
     ///
     /// # Cost
-    /// Room for the whole file is reserved where the file system can. A file that is replaced goes
-    /// on taking its room until the commit.
+    /// Room for the whole file is reserved where it is durable and the file system can. A file that is
+    /// replaced goes on taking its room until the commit.
     pub fn create(path: impl AsRef<Path>, bytes: u64, options: ReplaceOptions) -> Result<Self, Error> {
         Self::begin(path.as_ref(), bytes, options, None)
     }
@@ -196,8 +196,8 @@ impl FileSink {
     /// that failed, and none is being written when this returns.
     ///
     /// # Cost
-    /// Blocks. Threads of its own for more than 4 MiB. All direct writes of a file share at most
-    /// 16 MiB of memory.
+    /// Blocks. Direct writes of more than 4 MiB have threads of their own; all those of a file share at
+    /// most 16 MiB of memory.
     pub fn write_pieces(&self, pieces: &[(u64, &[u8])], control: &WriteControl<'_>) -> Result<(), Error> {
         write_pieces(self, pieces, control)
     }
@@ -250,10 +250,13 @@ impl FileSink {
         Ok(())
     }
 
-    /// A full disk is met here, before the first byte, where the file system can reserve.
+    /// A full disk is met here, before the first byte, where the file is durable and the file system
+    /// can reserve.
     fn reserve(&self) -> Result<(), Error> {
+        // What nobody flushes is sooner in pages that have no place on the disk yet: where there was room
+        // for all, 2.2 s instead of 1.0 s for 2 GB.
         #[cfg(target_os = "linux")]
-        if self.bytes > 0 {
+        if self.bytes > 0 && (self.options.durable || self.options.direct == DirectWrites::Always) {
             use rustix::{fs::FallocateFlags, io::Errno};
             match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, self.bytes) {
                 Ok(()) => return Ok(()),

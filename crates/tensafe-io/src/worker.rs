@@ -17,18 +17,19 @@ use std::{
     panic::{self, AssertUnwindSafe},
     slice,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use crate::{
     Buffer, Cache, Destination, Error, Plan,
     arena::Arena,
-    budget::Budget,
     content::Content,
     explain::Method,
+    hand_off::HandOff,
     lower::{Memory, PAGE, Program, Read},
+    pool::claim,
     source::checked_range,
     stage::{Stager, ring::Ring},
 };
@@ -39,26 +40,21 @@ pub(crate) struct Shared {
     pub(crate) program: Program,
     pub(crate) files: Vec<Content>,
     pub(crate) stager: Option<Arc<dyn Stager>>,
-    /// The next request that nobody has taken.
-    queue: Mutex<usize>,
-    budget: Budget,
+    hand_off: HandOff,
     slots: Vec<Slot>,
-    news: Mutex<()>,
-    changed: Condvar,
     /// Where in the memories the last one was given.
     given: AtomicUsize,
-    stopped: AtomicBool,
     error: Mutex<Option<Error>>,
     pub(crate) done_bytes: AtomicU64,
 }
 
-/// A memory of the program: what it is, once it is opened, and how many requests have bytes for it yet.
+/// A memory of the program.
 #[derive(Debug)]
 struct Slot {
-    left: AtomicU32,
     /// Requests that have bytes for it are begun when the memories before this one are open: a request may
     /// have bytes for several.
     until: usize,
+    /// What it is, once it is opened.
     target: Mutex<Option<Target>>,
 }
 
@@ -99,32 +95,25 @@ impl Shared {
     ) -> Result<Self, Error> {
         let slots = slots(&plan, &program, given)?;
         Ok(Self {
-            budget: Budget::new(program.budget),
+            hand_off: HandOff::new(program.budget, requests_of_memories(&program)),
             plan,
             program,
             files,
             stager,
-            queue: Mutex::new(0),
             slots,
-            news: Mutex::new(()),
-            changed: Condvar::new(),
             given: AtomicUsize::new(0),
-            stopped: AtomicBool::new(false),
             error: Mutex::new(None),
             done_bytes: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        self.budget.close();
-        drop(locked(&self.news));
-        self.changed.notify_all();
+        self.hand_off.stop();
     }
 
     /// Whether nobody has ended it: else the first error, or that it was cancelled.
     pub(crate) fn go_on(&self) -> Result<(), Error> {
-        if self.stopped.load(Ordering::Acquire) {
+        if self.hand_off.is_over() {
             return Err(locked(&self.error).take().unwrap_or_else(Error::cancelled));
         }
         Ok(())
@@ -176,30 +165,32 @@ impl Shared {
 
     /// The next request, its memories opened. Without `wait`, who would have to wait is told so.
     fn take(&self, wait: bool) -> Next<'_> {
-        let mut next = match (wait, self.queue.try_lock()) {
-            (_, Ok(next)) => next,
-            (_, Err(TryLockError::Poisoned(next))) => next.into_inner(),
-            (true, Err(TryLockError::WouldBlock)) => locked(&self.queue),
-            (false, Err(TryLockError::WouldBlock)) => return Next::Later,
-        };
-        if self.stopped.load(Ordering::Acquire) {
-            return Next::Over;
-        }
-        let Some(read) = self.program.reads.get(*next) else { return Next::Over };
-        for memory in read.opens.clone() {
-            match self.open(memory, wait) {
-                Ok(true) => {}
-                Ok(false) => return Next::Later,
-                Err(error) => {
-                    if let Some(error) = error {
-                        self.fail(error);
+        let mut later = false;
+        let open = |number| {
+            let read: &Read = self.program.reads.get(number)?;
+            for memory in read.opens.clone() {
+                match self.open(memory, wait) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        later = true;
+                        return None;
                     }
-                    return Next::Over;
+                    Err(error) => {
+                        if let Some(error) = error {
+                            self.fail(error);
+                        }
+                        return None;
+                    }
                 }
             }
+            Some(read)
+        };
+        let taken = if wait { Some(self.hand_off.take(open)) } else { self.hand_off.try_take(open) };
+        match taken {
+            Some(Some(read)) => Next::Read(read),
+            Some(None) if !later => Next::Over,
+            _ => Next::Later,
         }
-        *next += 1;
-        Next::Read(read)
     }
 
     /// Takes the memory's bytes from the budget and reserves it, or waits for memory that comes later;
@@ -212,14 +203,18 @@ impl Shared {
             Memory::Own { bytes, lead } => (*bytes, *lead),
             Memory::Caller { .. } => return Ok(true),
             // Nothing is read into one without bytes, which the caller may have taken already.
-            Memory::Device { .. } if slot.left.load(Ordering::Acquire) == 0 => return Ok(true),
-            Memory::Device { .. } => return self.await_given(slot, wait),
+            Memory::Device { .. } if self.is_complete(memory) => return Ok(true),
+            Memory::Device { .. } => {
+                let is_given = || locked(&slot.target).is_some();
+                let over = wait && !self.hand_off.wait_until(is_given);
+                return if over { Err(None) } else { Ok(wait || is_given()) };
+            }
         };
         // An earlier try may have come as far as this memory.
         if locked(&slot.target).is_some() {
             return Ok(true);
         }
-        let taken = if wait { Some(self.budget.take(bytes)) } else { self.budget.try_take(bytes) };
+        let taken = if wait { Some(self.hand_off.reserve(bytes)) } else { self.hand_off.try_reserve(bytes) };
         match taken {
             Some(true) => {}
             Some(false) => return Err(None),
@@ -229,23 +224,8 @@ impl Shared {
         let len = bytes.checked_add(lead).and_then(|n| n.checked_add(padding));
         let len =
             len.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| Error::too_large_for_host(bytes))?;
-        let arena = Arena::new(len).map_err(|e| Error::memory(bytes, e))?;
+        let arena = Arena::unclaimed(len).map_err(|e| Error::memory(bytes, e))?;
         *locked(&slot.target) = Some(Target::Own(arena));
-        Ok(true)
-    }
-
-    /// As [`open`](Self::open), for memory that the caller gives when its turn comes.
-    fn await_given(&self, slot: &Slot, wait: bool) -> Result<bool, Option<Error>> {
-        let mut news = locked(&self.news);
-        while locked(&slot.target).is_none() {
-            if self.stopped.load(Ordering::Acquire) {
-                return Err(None);
-            }
-            if !wait {
-                return Ok(false);
-            }
-            news = self.changed.wait(news).unwrap_or_else(PoisonError::into_inner);
-        }
         Ok(true)
     }
 
@@ -274,19 +254,17 @@ impl Shared {
         *target = Some(Target::Caller(memory));
         drop(target);
         self.given.store(place, Ordering::Relaxed);
-        drop(locked(&self.news));
-        self.changed.notify_all();
+        self.hand_off.tell();
         Ok(())
     }
 
     pub(crate) fn room(&self, memory: usize) -> Option<Room> {
-        let mut target = locked(&self.slots.get(memory)?.target);
-        match (target.as_mut()?, self.program.memories.get(memory)?) {
+        let target = locked(&self.slots.get(memory)?.target);
+        match (target.as_ref()?, self.program.memories.get(memory)?) {
             (Target::Own(arena), Memory::Own { bytes, lead }) => {
                 let (before, len) = (usize::try_from(*lead).ok()?, usize::try_from(*bytes).ok()?);
-                let all = arena.bytes_mut();
-                let after = all.len().checked_sub(before)?.checked_sub(len)?;
-                Some(Room { start: all.get_mut(before..)?.as_mut_ptr(), len, before, after })
+                let after = arena.len().checked_sub(before)?.checked_sub(len)?;
+                Some(Room { start: arena.start().wrapping_add(before), len, before, after })
             }
             (Target::Caller(memory), _) => {
                 Some(Room { start: memory.start(), len: memory.len(), before: 0, after: 0 })
@@ -357,6 +335,7 @@ impl Shared {
         // before the first or after the last byte of the memory, where only the request that has that
         // byte writes.
         let out = unsafe { slice::from_raw_parts_mut(start, whole) };
+        claim(out);
         let done = file.source.read_direct(from, out)?;
         Self::check_short(file, read, done.map(|done| (done as u64).saturating_sub(before)))?;
         Ok(done.is_some())
@@ -383,6 +362,7 @@ impl Shared {
         // SAFETY: `part` checked the bounds; the memory stays open until this request is done, and no
         // other request has these bytes.
         let out = unsafe { slice::from_raw_parts_mut(out.0, out.1) };
+        claim(out);
         file.source.read_at(read.range.start, out)?;
         Ok(true)
     }
@@ -400,11 +380,12 @@ impl Shared {
         let len = usize::try_from(len).map_err(|_| Error::too_large_for_host(len))?;
         let before = usize::try_from(read.range.start - from).unwrap_or(0);
         let bytes = usize::try_from(read.range.end.saturating_sub(read.range.start)).unwrap_or(0);
-        if scratch.as_mut().is_none_or(|arena| arena.bytes_mut().len() < len) {
-            // Large enough to begin on a page's border, and for most requests to come.
+        if scratch.as_ref().is_none_or(|arena| arena.len() < len) {
             *scratch = None;
-            let len = len.max(256 << 10);
-            *scratch = Some(Arena::new(len).map_err(|e| Error::memory(len as u64, e))?);
+            // Enough for most requests to come.
+            let most = usize::try_from(self.program.scratch_bytes).unwrap_or(len);
+            let len = len.max(most.min(256 << 10));
+            *scratch = Some(Arena::pages(len).map_err(|e| Error::memory(len as u64, e))?);
         }
         let Some(memory) = scratch.as_mut().and_then(|arena| arena.bytes_mut().get_mut(..len)) else {
             return Ok(());
@@ -446,16 +427,7 @@ impl Shared {
 
     /// Counts a request off its memories; who waits for one that is complete is told.
     pub(crate) fn finish(&self, read: &Read) {
-        let mut complete = false;
-        for memory in self.program.touched(read) {
-            if let Some(slot) = self.slots.get(memory) {
-                complete |= slot.left.fetch_sub(1, Ordering::AcqRel) == 1;
-            }
-        }
-        if complete {
-            drop(locked(&self.news));
-            self.changed.notify_all();
-        }
+        self.hand_off.finish(self.program.touched(read));
     }
 
     /// The entries whose memory is to be given before `memory` can be complete, in order.
@@ -465,37 +437,36 @@ impl Shared {
         (memory..until.max(memory)).filter_map(|place| {
             let (kind, slot) = (self.program.memories.get(place)?, self.slots.get(place)?);
             let Memory::Device { entry } = kind else { return None };
-            let lacks = slot.left.load(Ordering::Acquire) > 0 && locked(&slot.target).is_none();
+            let lacks = !self.is_complete(place) && locked(&slot.target).is_none();
             lacks.then_some(*entry)
         })
     }
 
     /// Whether no request has bytes for a memory any more.
     pub(crate) fn is_complete(&self, memory: usize) -> bool {
-        self.slots.get(memory).is_none_or(|slot| slot.left.load(Ordering::Acquire) == 0)
+        self.hand_off.is_complete(memory)
     }
 
     /// The bytes of a memory, once the last request for it is done. `alone` says that no worker is
     /// there to read: the caller does.
     pub(crate) fn wait_for(&self, memory: usize, alone: bool) -> Result<Buffer, Error> {
         if alone {
-            self.work();
+            self.work_or_tell();
         }
         let Some(slot) = self.slots.get(memory) else { return Err(Error::cancelled()) };
-        let mut news = locked(&self.news);
-        while slot.left.load(Ordering::Acquire) > 0 {
+        // Nobody but the caller, who would wait here, gives it.
+        if let Some(entry) = self.not_given(memory).next() {
             self.go_on()?;
-            // Nobody but the caller, who waits here, could give it.
-            if let Some(entry) = self.not_given(memory).next() {
-                check_needed(&self.plan, entry, None)?;
-            }
-            news = self.changed.wait(news).unwrap_or_else(PoisonError::into_inner);
+            check_needed(&self.plan, entry, None)?;
         }
-        drop(news);
+        if !self.hand_off.wait_for(memory) {
+            self.go_on()?;
+            return Err(Error::cancelled());
+        }
         let target = locked(&slot.target).take();
         match (target, self.program.memories.get(memory)) {
             (Some(Target::Own(arena)), Some(Memory::Own { bytes, lead })) => {
-                self.budget.give(*bytes);
+                self.hand_off.release(*bytes);
                 let range = checked_range(&(*lead..lead.saturating_add(*bytes)), u64::MAX)?;
                 Ok(Buffer::from_arena(arena).slice(range))
             }
@@ -520,12 +491,24 @@ impl Room {
     }
 }
 
-fn slots(plan: &Plan, program: &Program, mut given: Vec<(usize, Destination)>) -> Result<Vec<Slot>, Error> {
-    let mut left = vec![(0u32, 0); program.memories.len()];
+/// How many requests have bytes for each memory.
+fn requests_of_memories(program: &Program) -> Vec<u32> {
+    let mut left = vec![0u32; program.memories.len()];
     for read in &program.reads {
         for memory in program.touched(read) {
-            if let Some((count, until)) = left.get_mut(memory) {
+            if let Some(count) = left.get_mut(memory) {
                 *count = count.saturating_add(1);
+            }
+        }
+    }
+    left
+}
+
+fn slots(plan: &Plan, program: &Program, mut given: Vec<(usize, Destination)>) -> Result<Vec<Slot>, Error> {
+    let mut until = vec![0; program.memories.len()];
+    for read in &program.reads {
+        for memory in program.touched(read) {
+            if let Some(until) = until.get_mut(memory) {
                 *until = read.opens.end;
             }
         }
@@ -549,10 +532,8 @@ fn slots(plan: &Plan, program: &Program, mut given: Vec<(usize, Destination)>) -
         }
     });
     let targets = targets.collect::<Result<Vec<_>, Error>>()?;
-    let slots = left.into_iter().zip(targets);
-    let slot =
-        |((left, until), target)| Slot { left: AtomicU32::new(left), until, target: Mutex::new(target) };
-    Ok(slots.map(slot).collect())
+    let slots = until.into_iter().zip(targets);
+    Ok(slots.map(|(until, target)| Slot { until, target: Mutex::new(target) }).collect())
 }
 
 /// Refuses memory of the caller that is too short for the entry, or of another kind.

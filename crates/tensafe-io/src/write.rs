@@ -99,7 +99,7 @@ impl fmt::Debug for WriteControl<'_> {
     }
 }
 
-/// Writes tensors as a file, atomically: header, then the bytes of each tensor, in parallel.
+/// Writes tensors as a file, atomically: header, then the bytes of each tensor.
 ///
 /// # Errors
 /// [`Format`](crate::ErrorKind::Format) and [`Limit`](crate::ErrorKind::Limit) as

@@ -332,10 +332,11 @@ impl Execution {
 }
 
 impl Drop for Execution {
+    /// Whoever drops it holds the interpreter, and workers that read a file object of Python wait for
+    /// that: it is let go while they end.
     fn drop(&mut self) {
+        self.control.cancel();
         let under_way = self.under_way.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        // Its threads may wait for the interpreter, in the reads of a file object: they are waited for
-        // without it.
         if under_way.is_some() {
             Python::attach(|py| py.detach(|| drop(under_way)));
         }

@@ -11,8 +11,8 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tensafe::{
-    Checkpoint, Dtype, ErrorKind, Metadata, Mode, OpenOptions, ParseOptions, TensorInfo, Totals, Tree,
-    foreign_format, natural_cmp,
+    Access, Checkpoint, Dtype, ErrorKind, Metadata, Mode, OpenOptions, ParseOptions, Plan, Selection,
+    TensorInfo, Totals, Tree, foreign_format, natural_cmp,
 };
 
 use super::{DtypeFigures, Failure, Figures, Outcome, Page, dtype_figures};
@@ -27,6 +27,8 @@ Examples:
   tensafe inspect model/ --filter 'model.layers.0.*'   a part, as a tree
   tensafe inspect model/ --flat --filter norm          every tensor that has `norm` in its name
   tensafe inspect model/ --format quiet | head -1      bare names, one a line
+  tensafe inspect model/ --explain                     what loading it would read, and how
+  tensafe inspect model/ --shard 0:1/4 --filter q_proj the same for rank 1 of 4, cut along dimension 0
 
 Equal layers are folded: `layers.0-31` stands for 32 of them, and its figures are those of all.
 Sizes are decimal: 1 GB is 1,000,000,000 bytes.
@@ -50,9 +52,41 @@ pub(crate) struct InspectArgs {
     #[arg(short, long, value_name = "PATTERN")]
     filter: Option<String>,
 
+    /// Tell what loading these tensors into memory would read now: bytes, requests, memory, and by what
+    /// means each range is read, and why
+    #[arg(long)]
+    explain: bool,
+
+    /// Explain the part of one rank: the dimension, and which of how many, such as `0:1/4`; tensors
+    /// without that dimension are whole
+    #[arg(long, value_name = "DIM:RANK/WORLD", value_parser = shard)]
+    shard: Option<Shard>,
+
     /// Read what the reference implementation reads beyond the published format
     #[arg(long, env = "TENSAFE_LENIENT", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     lenient: bool,
+}
+
+/// A dimension that is cut, and which of how many parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shard {
+    dimension: usize,
+    rank: u64,
+    world: u64,
+}
+
+/// Reads `DIM:RANK/WORLD`.
+fn shard(text: &str) -> Result<Shard, String> {
+    let parts = text.split_once(':').and_then(|(dimension, rest)| {
+        let (rank, world) = rest.split_once('/')?;
+        Some(Shard {
+            dimension: dimension.parse().ok()?,
+            rank: rank.parse().ok()?,
+            world: world.parse().ok()?,
+        })
+    });
+    let parts = parts.filter(|shard| shard.rank < shard.world);
+    parts.ok_or_else(|| "needed a dimension, a rank and how many there are, such as `0:1/4`".to_owned())
 }
 
 /// The models that were asked for.
@@ -76,6 +110,9 @@ pub(crate) struct Model {
     /// The figures of what a filter leaves, or of all.
     pub(crate) shown: Figures,
     pub(crate) tensors: Vec<Row>,
+    /// What loading the tensors that are shown would read, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) explain: Option<Explained>,
     #[serde(skip)]
     pub(crate) tree: Tree,
 }
@@ -86,6 +123,32 @@ pub(crate) struct FileFacts {
     pub(crate) bytes: u64,
     pub(crate) header_bytes: u64,
     pub(crate) tensors: usize,
+}
+
+/// What a plan would cost now.
+#[derive(Debug, Serialize)]
+pub(crate) struct Explained {
+    pub(crate) tensors: u64,
+    pub(crate) bytes_needed: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) amplification: f64,
+    pub(crate) requests: u64,
+    pub(crate) workers: u64,
+    pub(crate) peak_memory: u64,
+    pub(crate) ranges: Vec<ExplainedRange>,
+}
+
+/// A range that is read by one means for one reason.
+#[derive(Debug, Serialize)]
+pub(crate) struct ExplainedRange {
+    /// The place of its file in `files`.
+    pub(crate) file: usize,
+    pub(crate) range: (u64, u64),
+    pub(crate) method: &'static str,
+    pub(crate) why: &'static str,
+    pub(crate) needed: u64,
+    pub(crate) read: u64,
+    pub(crate) requests: u64,
 }
 
 /// One tensor.
@@ -108,7 +171,7 @@ fn dtype_name<S: serde::Serializer>(dtype: &Dtype, to: S) -> Result<S::Ok, S::Er
 
 pub(crate) fn run(args: &InspectArgs) -> Outcome {
     let mode = if args.lenient { Mode::Lenient } else { Mode::Strict };
-    let options = OpenOptions::default().with_parse(ParseOptions::with_mode(mode));
+    let options = OpenOptions::default().with_parse(ParseOptions::with_mode(mode)).with_access(Access::Owned);
     let filter = match args.filter.as_deref().map(Filter::new).transpose() {
         Ok(filter) => filter,
         Err(failure) => return outcome(Vec::new(), vec![failure], args),
@@ -117,7 +180,14 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
     let mut models = Vec::new();
     for input in &inputs {
         match input.open(&options) {
-            Ok(checkpoint) => models.push(model(input, &checkpoint, filter.as_ref())),
+            Ok(checkpoint) => {
+                let mut model = model(input, &checkpoint, filter.as_ref());
+                match explained(&checkpoint, &model, args) {
+                    Ok(explained) => model.explain = explained,
+                    Err(error) => failures.push(Failure::of(&input.label, &error)),
+                }
+                models.push(model);
+            }
             Err(error) => {
                 let hint = hint(input, &error);
                 failures.push(Failure::of(&input.label, &error).with_hint(hint));
@@ -195,8 +265,50 @@ fn model(input: &Input, checkpoint: &Checkpoint, filter: Option<&Filter>) -> Mod
         metadata,
         shown: tree.totals.into(),
         tensors: tensors.iter().map(|(file, info)| row(*file, info)).collect(),
+        explain: None,
         tree,
     }
+}
+
+/// What loading the shown tensors into memory costs, where that was asked for.
+fn explained(
+    checkpoint: &Checkpoint,
+    model: &Model,
+    args: &InspectArgs,
+) -> Result<Option<Explained>, tensafe::Error> {
+    if !args.explain && args.shard.is_none() {
+        return Ok(None);
+    }
+    let mut plan = Plan::new();
+    for tensor in &model.tensors {
+        let selection = match args.shard {
+            Some(Shard { dimension, rank, world }) if dimension < tensor.shape.len() => {
+                Selection::Shard { dimension, rank, world }
+            }
+            _ => Selection::Whole,
+        };
+        checkpoint.add_to(&mut plan, &tensor.name, &selection)?;
+    }
+    let explain = checkpoint.explain(&plan)?;
+    let ranges = explain.ranges.iter().map(|range| ExplainedRange {
+        file: range.file,
+        range: (range.range.start, range.range.end),
+        method: range.method.name(),
+        why: range.why.text(),
+        needed: range.needed,
+        read: range.read,
+        requests: range.requests,
+    });
+    Ok(Some(Explained {
+        tensors: explain.tensors,
+        bytes_needed: explain.bytes_needed,
+        bytes_read: explain.bytes_read,
+        amplification: explain.amplification(),
+        requests: explain.requests,
+        workers: explain.workers,
+        peak_memory: explain.peak_memory,
+        ranges: ranges.collect(),
+    }))
 }
 
 fn facts(file: &tensafe::TensorFile) -> FileFacts {

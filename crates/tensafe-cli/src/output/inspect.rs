@@ -11,7 +11,7 @@ use super::{
     table::{Column, Row, Table},
     text,
 };
-use crate::commands::inspect::{Inspection, Model};
+use crate::commands::inspect::{Explained, Inspection, Model};
 
 /// Lines of one value of the metadata that are shown.
 const MOST_LINES: usize = 20;
@@ -31,6 +31,9 @@ pub(super) fn human(page: &Inspection, settings: &Settings, out: &mut impl Write
             }
         }
         metadata(model, settings, out)?;
+        if let Some(explained) = &model.explain {
+            explain(explained, model, out)?;
+        }
     }
     Ok(())
 }
@@ -56,6 +59,29 @@ fn card(model: &Model, out: &mut impl Write) -> io::Result<()> {
     let size = text::size_in_full(totals.bytes);
     writeln!(out, "  {DIM}size{DIM:#}        {size}, header {}", text::size(headers))?;
     writeln!(out, "  {DIM}dtypes{DIM:#}      {}", text::dtypes(&model.dtypes, totals.bytes))
+}
+
+fn explain(explained: &Explained, model: &Model, out: &mut impl Write) -> io::Result<()> {
+    let (read, times) = (text::size_in_full(explained.bytes_read), explained.amplification);
+    writeln!(out, "\n{BOLD}loading{BOLD:#}")?;
+    writeln!(out, "  {DIM}needed{DIM:#}      {}", text::size_in_full(explained.bytes_needed))?;
+    writeln!(out, "  {DIM}read{DIM:#}        {read}, {times:.3} times as much")?;
+    let (requests, workers) = (text::count(explained.requests), text::count(explained.workers));
+    writeln!(out, "  {DIM}requests{DIM:#}    {requests}, {workers} at once")?;
+    writeln!(out, "  {DIM}memory{DIM:#}      {} at most", text::size(explained.peak_memory))?;
+    for range in &explained.ranges {
+        let path = model.files.get(range.file).map_or("", |file| file.path.as_str());
+        let (needed, read) = (text::size(range.needed), text::size(range.read));
+        let requests = text::plural(range.requests, "request");
+        writeln!(
+            out,
+            "  {DIM}{:<10}{DIM:#}  {needed} needed, {read} read in {requests}: {}",
+            range.method, range.why
+        )?;
+        let (start, end) = range.range;
+        writeln!(out, "              {DIM}bytes {start}..{end} of {}{DIM:#}", text::shown(path))?;
+    }
+    Ok(())
 }
 
 fn flat(model: &Model) -> Table {

@@ -157,3 +157,18 @@ fn a_hundred_thousand_tensors_are_shown() {
     assert!(lines(&["inspect", "huge.safetensors", "--flat"]) > 100_000);
     assert_eq!(lines(&["inspect", "huge.safetensors", "--format", "quiet"]), 100_000);
 }
+
+#[test]
+fn explain_tells_what_loading_would_read() {
+    let place = one_model();
+    assert_snapshot!(place.run(&["inspect", "llama.safetensors", "--explain", "--filter", "down_proj"]));
+}
+
+#[test]
+fn the_part_of_a_rank_is_explained() {
+    let place = one_model();
+    let arguments =
+        ["inspect", "llama.safetensors", "--shard", "0:1/4", "--filter", "layers.3.", "--format", "json"];
+    assert_snapshot!(place.run(&arguments));
+    assert_snapshot!(place.run(&["inspect", "llama.safetensors", "--shard", "0:4/4"]));
+}

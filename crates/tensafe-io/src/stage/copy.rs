@@ -4,7 +4,7 @@
 use std::{ops::Range, ptr};
 
 use super::{Slab, Stager};
-use crate::{Error, pool::Pooled, source::checked_range};
+use crate::{Error, arena::Arena, source::checked_range};
 
 /// The stager for memory of the host that is treated as a device's, such as memory that a device shares
 /// with it: copies are made at once.
@@ -12,11 +12,11 @@ use crate::{Error, pool::Pooled, source::checked_range};
 pub struct CopyStager;
 
 #[derive(Debug)]
-struct CopySlab(Pooled);
+struct CopySlab(Arena);
 
 impl Stager for CopyStager {
     fn slab(&self, len: usize) -> Result<Box<dyn Slab>, Error> {
-        let memory = Pooled::new(len).map_err(|e| Error::memory(len as u64, e))?;
+        let memory = Arena::pages(len).map_err(|e| Error::memory(len as u64, e))?;
         Ok(Box::new(CopySlab(memory)))
     }
 }

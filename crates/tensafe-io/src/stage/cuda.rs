@@ -20,7 +20,7 @@ use std::{
 use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL};
 
 use super::{Slab, Stager};
-use crate::{Error, pool::Pooled, source::checked_range};
+use crate::{Error, arena::Arena, source::checked_range};
 
 /// The runtimes, with the prefix of their functions.
 const RUNTIMES: [(&str, &str); 5] = [
@@ -200,7 +200,7 @@ impl fmt::Debug for Runtime {
 #[derive(Debug)]
 struct Pinned {
     runtime: Arc<Runtime>,
-    memory: Pooled,
+    memory: Arena,
     len: usize,
     registered: bool,
     stream: Handle,
@@ -212,7 +212,7 @@ unsafe impl Send for Pinned {}
 
 impl Pinned {
     fn new(runtime: &Arc<Runtime>, len: usize) -> Result<Self, Error> {
-        let mut memory = Pooled::new(len).map_err(|e| Error::memory(len as u64, e))?;
+        let mut memory = Arena::pages(len).map_err(|e| Error::memory(len as u64, e))?;
         let bytes = memory.bytes_mut();
         let (start, len) = (bytes.as_mut_ptr().cast::<c_void>(), bytes.len());
         let (stream, event) = (ptr::null_mut(), ptr::null_mut());

@@ -18,9 +18,6 @@ pub use cuda::CudaStager;
 
 use crate::Error;
 
-/// Slabs are multiples of this many bytes, as memory of the pool is.
-pub(crate) const SLAB_STEP: u64 = 64 << 10;
-
 /// Makes slabs whose bytes can be copied to the memory of one device.
 pub trait Stager: Send + Sync + fmt::Debug {
     /// Reserves host memory of `len` bytes that the device copies from. It is used by the thread that asked.

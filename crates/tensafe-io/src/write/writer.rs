@@ -63,7 +63,7 @@ impl TensorWriter {
     /// As [`Layout::new`](tensafe_format::Layout::new) and [`FileSink::create`].
     ///
     /// # Cost
-    /// Room for the whole file is reserved where the file system can; the header is written.
+    /// As [`FileSink::create`]; the header is written.
     pub fn create(
         path: impl AsRef<Path>,
         specs: impl IntoIterator<Item = TensorSpec>,
@@ -141,8 +141,7 @@ impl TensorWriter {
     /// another size.
     ///
     /// # Cost
-    /// Blocks; threads of its own for more than 4 MiB. All writes of a file share at most 16 MiB of
-    /// memory.
+    /// As [`FileSink::write_pieces`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let range = self.range_of(name)?;
         let (given, needed) = (bytes.len() as u64, range.end.saturating_sub(range.start));

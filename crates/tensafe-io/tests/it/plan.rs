@@ -1,7 +1,7 @@
 //! Plans carried out: the same bytes by every means and budget, and nothing half done.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tensafe_format::{Bounds, Dtype, Index, Layout, LayoutOptions, TensorSpec};
 use tensafe_io::{
     Access, Buffer, Destination, Error, ErrorKind, ExecuteOptions, Execution, Method, OpenOptions, Order,
-    Plan, Selection, Source, TensorFile, Why, explain,
+    Plan, Selection, Source, TensorFile, Why, explain, limit_pool,
 };
 
 use crate::disk::{Disk, Fault};
@@ -398,6 +398,109 @@ fn cancelling_at_every_step_ends_without_waiting_for_the_rest() {
     }
 }
 
+/// Runs `work` in a thread of its own; fails where it is not over in time.
+fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (told, over) = mpsc::channel();
+    thread::spawn(move || told.send(work()));
+    over.recv_timeout(Duration::from_secs(120)).expect("it goes on for ever, or panicked")
+}
+
+/// All bytes of an execution, and how many tensors.
+fn sizes(file: &TensorFile, plan: Plan) -> (usize, usize) {
+    let execution = Execution::start(Arc::new(plan), &[file], ExecuteOptions::default()).unwrap();
+    execution.fold((0, 0), |(count, sum), loaded| (count + 1, sum + loaded.unwrap().bytes.len()))
+}
+
+#[test]
+fn small_tensors_that_share_memory_with_little_budget_left_beside_a_large_one() {
+    // The large one leaves less of the budget than the small ones together take; one request has the
+    // last of these and its beginning.
+    for budget in [4u64 << 20, 6 << 20, 9 << 20] {
+        for spare in [1u64 << 10, 20 << 10, 50 << 10] {
+            ends(move || {
+                // Requests take a quarter of the budget at most.
+                let large = budget / 4 * 3 - (33 << 10) - spare;
+                let tensors = [
+                    ("a".to_owned(), Dtype::U8, vec![10]),
+                    ("b".to_owned(), Dtype::U8, vec![60 << 10]),
+                    ("c".to_owned(), Dtype::U8, vec![large]),
+                ];
+                let (_disk, file) = open(Disk::new(bytes_of(&tensors)), Access::Read);
+                let plan = Arc::unwrap_or_clone(whole(&file, Some(budget)));
+                assert_eq!(sizes(&file, plan), (3, (large + 10 + (60 << 10)) as usize));
+            });
+        }
+    }
+}
+
+#[test]
+fn what_alignment_adds_to_memory_is_counted_where_one_thread_does_all() {
+    ends(|| {
+        // Each byte is followed by an element of eight: nine bytes are read, sixteen are taken.
+        let count = 80_000;
+        let tensors: Vec<_> = (0..count)
+            .map(|i| (format!("b{i}"), Dtype::U8, vec![1]))
+            .chain((0..count).map(|i| (format!("f{i}"), Dtype::F64, vec![1])))
+            .collect();
+        let (_disk, file) = open(Disk::new(bytes_of(&tensors)), Access::Read);
+        let mut plan = Plan::new().with_order(Order::Plan).with_budget(Some(1_200_000));
+        for i in 0..count {
+            for name in [format!("b{i}"), format!("f{i}")] {
+                plan.add(0, file.header(), &file.info(&name).unwrap(), &Selection::Whole).unwrap();
+            }
+        }
+        assert_eq!(sizes(&file, plan), (2 * count, 9 * count));
+    });
+}
+
+#[test]
+fn a_source_that_panics_in_the_callers_thread_ends_the_execution_too() {
+    ends(|| {
+        let tensors =
+            [("a".to_owned(), Dtype::U8, vec![70 << 10]), ("b".to_owned(), Dtype::U8, vec![70 << 10])];
+        let (disk, file) = open(Disk { request_bytes: 4096, ..Disk::new(bytes_of(&tensors)) }, Access::Read);
+        disk.arm(Some((3, Fault::Panic)));
+        let mut execution =
+            Execution::start(whole(&file, None), &[&file], ExecuteOptions::default()).unwrap();
+        let error = execution.next().unwrap().unwrap_err();
+        assert_eq!(error.chain().to_string(), "cannot read: a source panicked");
+        assert!(execution.next().is_none());
+    });
+}
+
+#[test]
+fn all_of_a_dimension_whose_rows_share_bytes_is_all_of_the_tensor() {
+    let tensors = [("w".to_owned(), Dtype::F4, vec![2, 5]), ("deep".to_owned(), Dtype::F4, vec![2, 3, 1])];
+    let bytes = bytes_of(&tensors);
+    let (_disk, file) = open(Disk::new(bytes.clone()), Access::Read);
+    for (name, size) in [("w", 5u64), ("deep", 3)] {
+        for ranges in [vec![0..size, size..size], vec![0..0, 0..size, size..size]] {
+            let info = file.info(name).unwrap();
+            let mut plan = Plan::new();
+            plan.add(0, file.header(), &info, &Selection::Intervals { dimension: 1, ranges }).unwrap();
+            let mut execution =
+                Execution::start(Arc::new(plan), &[&file], ExecuteOptions::default()).unwrap();
+            let range = file.header().file_range(&info);
+            let expected = &bytes[range.start as usize..range.end as usize];
+            assert_eq!(*execution.next().unwrap().unwrap().bytes, *expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_memory_of_requests_is_within_the_budget() {
+    // Rows into columns: every request goes through memory of its worker.
+    let tensors = [("w".to_owned(), Dtype::U8, vec![700, 700])];
+    for budget in [600_000u64, 1_000_000, 3_000_000] {
+        let (_disk, file) = open(Disk::new(bytes_of(&tensors)), Access::Read);
+        let mut plan = Plan::new().with_budget(Some(budget));
+        let entry = plan.add(0, file.header(), &file.info("w").unwrap(), &Selection::Whole).unwrap();
+        plan.read_into(entry, &[1, 700]).unwrap();
+        let explained = explain(&plan, &[&file]).unwrap();
+        assert!(explained.peak_memory <= budget / 2, "{explained:?}");
+    }
+}
+
 #[test]
 fn several_files_are_one_plan() {
     let (first, second) = (large(), bytes_of(&[("other".to_owned(), Dtype::U8, vec![5 << 20])]));
@@ -437,4 +540,99 @@ fn many_threads_load_parts_of_one_file_at_once() {
         }
     });
     assert_eq!(*wrong.lock().unwrap(), 0);
+}
+
+#[test]
+fn tensors_without_elements_keep_their_places_in_a_file_that_is_loaded_whole() {
+    let tensors: Vec<_> = (0..9u64).map(|i| (format!("t{i}"), Dtype::F32, vec![i % 3, 7])).collect();
+    let bytes = bytes_of(&tensors);
+    let (_disk, file) = open(Disk::new(bytes.clone()), Access::Read);
+    let mut infos = file.header().tensors();
+    for group in file.groups().unwrap() {
+        for info in infos.by_ref().take(group.tensors.len()) {
+            let range = file.header().file_range(&info);
+            let part = (range.start - group.offset) as usize..(range.end - group.offset) as usize;
+            assert_eq!(group.bytes[part], bytes[range.start as usize..range.end as usize], "{}", info.name());
+        }
+    }
+    assert!(infos.next().is_none());
+}
+
+#[test]
+fn many_threads_mix_regions_tensors_groups_and_plans_of_one_file() {
+    let bytes = large();
+    let disk = || Disk { request_bytes: 256 << 10, ..Disk::new(bytes.clone()) };
+    for access in [Access::Read, Access::Direct, Access::Owned] {
+        let (_disk, file) = open(disk(), access);
+        let wrong = Mutex::new(Vec::new());
+        let check = |what: &str, same: bool| {
+            if !same {
+                wrong.lock().unwrap().push(what.to_owned());
+            }
+        };
+        thread::scope(|scope| {
+            for number in 0..16u64 {
+                let (file, bytes, check) = (&file, &bytes, &check);
+                scope.spawn(move || {
+                    let name = format!("layers.{}", number % 6);
+                    let range = file.header().file_range(&file.info(&name).unwrap());
+                    let expected = &bytes[range.start as usize..range.end as usize];
+                    match number % 4 {
+                        0 => check("tensor", *file.tensor(&name).unwrap() == *expected),
+                        1 => {
+                            let index = [Index::range(number * 10..number * 10 + 300)];
+                            let (shape, part) = file.region(&name, &index, Bounds::Refuse).unwrap();
+                            let row = shape[1] as usize * 4;
+                            let start = number as usize * 10 * row;
+                            check("region", *part == expected[start..start + 300 * row]);
+                        }
+                        2 => {
+                            let groups = file.groups().unwrap();
+                            let same =
+                                |offset: u64, part: &[u8]| *part == bytes[offset as usize..][..part.len()];
+                            check("groups", groups.iter().all(|group| same(group.offset, &group.bytes)));
+                        }
+                        _ => {
+                            let plan = whole(file, Some(12 << 20));
+                            let execution =
+                                Execution::start(Arc::clone(&plan), &[file], ExecuteOptions::default())
+                                    .unwrap();
+                            let last = execution.last().unwrap().unwrap();
+                            let info = file.info(plan.entries()[last.entry].name()).unwrap();
+                            let range = file.header().file_range(&info);
+                            check("plan", *last.bytes == bytes[range.start as usize..range.end as usize]);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(*wrong.lock().unwrap(), [""; 0]);
+    }
+}
+
+#[test]
+fn workers_fill_parts_of_small_memories_side_by_side() {
+    // Small enough for Miri, which has no advice on memory: requests of a page, and less budget than
+    // memory, so that there are workers. One tensor is read into rows that are further apart.
+    if cfg!(miri) {
+        limit_pool(0);
+    }
+    let tensors: Vec<_> = (0..12).map(|i| (format!("t{i:02}"), Dtype::U16, vec![5 + i, 1000])).collect();
+    let bytes = bytes_of(&tensors);
+    let (_disk, file) = open(Disk { request_bytes: 4096, ..Disk::new(bytes.clone()) }, Access::Read);
+    let mut plan = Arc::unwrap_or_clone(whole(&file, Some(440_000)));
+    plan.read_into(3, &[3000, 2]).unwrap();
+    let mut memory = vec![0u8; 8 * 3000];
+    // SAFETY: the memory outlives the execution, which ends in this scope, and nobody else uses it.
+    let destination = unsafe { Destination::new(memory.as_mut_ptr(), memory.len(), ()) };
+    let options = ExecuteOptions::default().with_destination(3, destination);
+    for loaded in Execution::start(Arc::new(plan), &[&file], options).unwrap() {
+        let loaded = loaded.unwrap();
+        let range = file.header().file_range(&file.info(&format!("t{:02}", loaded.entry)).unwrap());
+        assert!(loaded.entry == 3 || *loaded.bytes == bytes[range.start as usize..range.end as usize]);
+    }
+    let range = file.header().file_range(&file.info("t03").unwrap());
+    for (row, expected) in bytes[range.start as usize..range.end as usize].chunks(2000).enumerate() {
+        assert_eq!(memory[row * 3000..row * 3000 + 2000], *expected);
+    }
 }

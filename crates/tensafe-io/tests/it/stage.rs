@@ -493,8 +493,8 @@ fn slabs_fit_the_budget_or_it_is_refused_before_anything_is_read() {
 #[test]
 fn a_fault_at_any_step_is_an_error_and_leaves_no_copy_under_way() {
     for step in [Step::Slab, Step::Copy, Step::Record, Step::Wait] {
-        // Two workers at least are under way, of two slabs each.
-        for at in if step == Step::Slab { [0, 1, 2] } else { [0, 1, 5] } {
+        // One worker may be all that is under way: two slabs.
+        for at in if step == Step::Slab { &[0, 1][..] } else { &[0, 1, 5] }.iter().copied() {
             let (_disk, file) = open(layers(64 << 10), Access::Owned);
             let mut device = Device::all(&file, None);
             let recorder = Arc::new(Recorder {
