@@ -175,3 +175,106 @@ def test_a_program_ends_while_a_loader_has_work(path):
         f"import sys, tensafe; l = tensafe.safe_open({str(path)!r}, 'pt').prefetch(threads=1); sys.exit(3)"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 3
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Eight tensors of 1 MiB and some small ones, in three files."""
+    tensors = {f"layer.{i}": torch.full((256, 1024), float(i)) for i in range(8)}
+    tensors |= {f"small.{i}": torch.full((3,), float(i)) for i in range(20)}
+    names = sorted(tensors)
+    for number in range(3):
+        part = {name: tensors[name] for name in names[number * 10 : number * 10 + 10]}
+        tensafe.torch.save_file(part, tmp_path / f"model-0000{number + 1}-of-00003.safetensors")
+    return tmp_path, tensors
+
+
+def test_parts_of_every_dimension_and_several_files(shards, access):
+    directory, tensors = shards
+    plan = {
+        "layer.1": (slice(None), slice(8, 16)),
+        "layer.5": (3, slice(-4, None)),
+        "layer.7": (..., slice(0, 2)),
+        "small.0": None,
+        "small.3": slice(1, 3),
+    }
+    with tensafe.safe_open(directory, "pt", **access) as file, file.prefetch(plan) as loader:
+        assert set(loader.names()) == plan.keys()
+        for name in plan:
+            whole = tensors[name]
+            assert torch.equal(loader.take(name), whole if plan[name] is None else whole[plan[name]])
+
+
+@pytest.mark.parametrize(
+    "index, text",
+    [
+        ((slice(None), slice(0, 9, 2)), "step 1"),
+        ((slice(None), slice(0, 9), slice(0, 1)), "slicing|dimensions|indices"),
+        ((slice(0, 1000), slice(0, 1)), "slicing"),
+        ((slice(0, 1), 5000), "slicing"),
+        ((slice(0, 1), 0.5), "."),
+    ],
+)
+def test_parts_that_are_none_are_refused(shards, index, text):
+    with (
+        tensafe.safe_open(shards[0], "pt") as file,
+        pytest.raises((tensafe.SafetensorError, TypeError), match=text),
+    ):
+        file.prefetch({"layer.0": index})
+
+
+def test_a_budget_holds_reading_back_until_tensors_are_taken(shards):
+    import time
+
+    directory, tensors = shards
+    for budget in (4 << 20, "4MiB"):
+        with (
+            tensafe.safe_open(directory, "pt", backend="pread") as file,
+            file.prefetch(budget=budget) as loader,
+        ):
+            taken = {}
+            for name in loader.names():
+                time.sleep(0.02)
+                with loader._lock:
+                    loaded = [part for part in loader._parts if part.future is not None]
+                    held = sum(
+                        size for part in loaded for key, size in part.sizes.items() if key not in taken
+                    )
+                assert held <= 4 << 20 and loader._held <= 4 << 20
+                taken[name] = loader.take(name)
+            assert all(torch.equal(taken[name], tensors[name]) for name in tensors)
+            assert loader._held == 0
+
+
+@pytest.mark.parametrize("budget", [None, 4 << 20, 2 << 20])
+def test_any_order_of_asking_ends(shards, budget):
+    directory, tensors = shards
+    with tensafe.safe_open(directory, "pt", backend="pread") as file:
+        for order in (sorted(tensors, reverse=True), sorted(tensors, key=lambda name: name[::-1])):
+            loader = file.prefetch(budget=budget)
+            for name in order[:15]:
+                assert torch.equal(loader.take(name), tensors[name])
+            rest = dict(loader)
+            assert rest.keys() == set(order[15:])
+            assert all(torch.equal(rest[name], tensors[name]) for name in rest)
+            assert loader._held == 0
+
+
+def test_a_tensor_that_no_budget_of_this_size_has_room_for_is_told_at_once(shards):
+    with (
+        tensafe.safe_open(shards[0], "pt") as file,
+        pytest.raises(tensafe.LimitError, match=r"tensor `layer.0` needs \d+ bytes .* budget is 1048576"),
+    ):
+        file.prefetch(budget="1MiB")
+
+
+def test_a_program_ends_while_the_budget_holds_a_loader_back(shards):
+    import subprocess
+    import sys
+
+    program = (
+        f"import sys, tensafe; l = tensafe.safe_open({str(shards[0])!r}, 'pt').prefetch(budget='2MiB')\n"
+        "l.take('layer.0'); sys.exit(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True)
+    assert (done.returncode, done.stderr) == (3, b"")

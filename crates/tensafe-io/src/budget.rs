@@ -43,6 +43,21 @@ impl Budget {
         }
     }
 
+    /// Takes bytes as [`take`](Self::take) does where they are there, or the budget was closed; `None`
+    /// where it would wait.
+    pub(crate) fn try_take(&self, bytes: u64) -> Option<bool> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return Some(false);
+        }
+        let after = state.taken.saturating_add(bytes);
+        let fits = after <= self.limit || state.taken == 0;
+        if fits {
+            state.taken = after;
+        }
+        fits.then_some(true)
+    }
+
     /// Gives bytes back.
     pub(crate) fn give(&self, bytes: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -52,6 +52,11 @@ enum Detail {
     Strides { dtype: Dtype, shape: Vec<u64>, strides: Vec<u64> },
     Destination { tensor: String, found: u64, needed: u64 },
     Budget { tensor: String, needed: u64, budget: u64 },
+    Slabs { needed: u64, budget: u64 },
+    NoStager { tensor: String },
+    Device { function: String, code: i32, text: String },
+    NoRuntime { tried: Vec<String> },
+    NoSymbol { symbol: String },
     Cancelled,
     WriteCancelled { path: PathBuf },
     WrittenTwice { path: PathBuf, range: Range<u64> },
@@ -151,6 +156,34 @@ impl Error {
         Self::new(Detail::Budget { tensor: tensor.into(), needed, budget })
     }
 
+    /// A budget that two slabs of the shortest requests do not fit.
+    pub(crate) fn slabs(needed: u64, budget: u64) -> Self {
+        Self::new(Detail::Slabs { needed, budget })
+    }
+
+    /// Memory of a device, and nobody who can copy to it; or memory of the host where a device's is needed.
+    pub(crate) fn no_stager(tensor: &str) -> Self {
+        Self::new(Detail::NoStager { tensor: tensor.into() })
+    }
+
+    /// A function of a device's runtime failed with a number, for which the runtime has a text.
+    #[must_use]
+    pub fn device(function: &str, code: i32, text: &str) -> Self {
+        Self::new(Detail::Device { function: function.into(), code, text: text.into() })
+    }
+
+    /// No device runtime of these names is loaded.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "runtimes are looked for on Linux"))]
+    pub(crate) fn no_runtime(tried: &[&str]) -> Self {
+        Self::new(Detail::NoRuntime { tried: tried.iter().map(|name| (*name).to_owned()).collect() })
+    }
+
+    /// A device runtime lacks a function.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "runtimes are looked for on Linux"))]
+    pub(crate) fn no_symbol(symbol: &str) -> Self {
+        Self::new(Detail::NoSymbol { symbol: symbol.into() })
+    }
+
     /// The caller asked for an end.
     #[must_use]
     pub fn cancelled() -> Self {
@@ -203,10 +236,14 @@ impl Error {
             {
                 ErrorKind::Usage
             }
-            Detail::Os { .. } | Detail::Short { .. } | Detail::Changed { .. } | Detail::Memory { .. } => {
-                ErrorKind::Io
+            Detail::Os { .. }
+            | Detail::Short { .. }
+            | Detail::Changed { .. }
+            | Detail::Memory { .. }
+            | Detail::Device { .. } => ErrorKind::Io,
+            Detail::TooLargeForHost { .. } | Detail::NoRuntime { .. } | Detail::NoSymbol { .. } => {
+                ErrorKind::Unsupported
             }
-            Detail::TooLargeForHost { .. } => ErrorKind::Unsupported,
             Detail::NotRegular { .. }
             | Detail::OutOfBounds { .. }
             | Detail::Selection { .. }
@@ -215,12 +252,13 @@ impl Error {
             | Detail::Interval { .. }
             | Detail::Strides { .. }
             | Detail::Destination { .. }
+            | Detail::NoStager { .. }
             | Detail::WrittenTwice { .. }
             | Detail::Incomplete { .. }
             | Detail::NotJoined { .. }
             | Detail::Token { .. } => ErrorKind::Usage,
             Detail::WriteCancelled { .. } => ErrorKind::Cancelled,
-            Detail::Budget { .. } => ErrorKind::Limit,
+            Detail::Budget { .. } | Detail::Slabs { .. } => ErrorKind::Limit,
             Detail::Cancelled => ErrorKind::Cancelled,
             Detail::Format { source, .. } => match source.kind() {
                 tensafe_format::ErrorKind::Limit => ErrorKind::Limit,
@@ -401,6 +439,21 @@ impl fmt::Display for Error {
                 f,
                 "tensor `{tensor}` needs {needed} bytes, the budget leaves {budget} for tensors; raise budget="
             ),
+            Detail::Slabs { needed, budget } => write!(
+                f,
+                "copies to a device need two slabs of {needed} bytes together, the budget is {budget}; raise budget="
+            ),
+            Detail::NoStager { tensor } => write!(
+                f,
+                "tensor `{tensor}`: memory of a device is read into through a stager, and memory of the host without"
+            ),
+            Detail::Device { function, code, text } => {
+                write!(f, "{function} failed with code {code}: {text}")
+            }
+            Detail::NoRuntime { tried } => {
+                write!(f, "no device runtime is loaded in this process: looked for {}", tried.join(", "))
+            }
+            Detail::NoSymbol { symbol } => write!(f, "the device runtime has no function `{symbol}`"),
             Detail::Cancelled => write!(f, "cancelled"),
             Detail::WriteCancelled { path } => {
                 write!(f, "{}: cancelled before it was written", path.display())

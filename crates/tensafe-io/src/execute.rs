@@ -3,12 +3,13 @@
 //! The first error ends everything; an execution that is dropped ends after the requests under way.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
 };
 
 use crate::{
-    Buffer, Destination, Error, Explain, Plan, TensorFile,
+    Buffer, Destination, Entry, Error, Explain, Plan, Stager, TensorFile,
     content::Content,
     lower::{Place, Program, lower},
     source::checked_range,
@@ -24,6 +25,8 @@ const WORTH_THREADS: u64 = 4 << 20;
 pub struct ExecuteOptions {
     /// Memory of the caller, with the places of the entries in the plan that are read into it.
     pub destinations: Vec<(usize, Destination)>,
+    /// Who copies to the memory of a device.
+    pub stager: Option<Arc<dyn Stager>>,
 }
 
 impl ExecuteOptions {
@@ -32,6 +35,15 @@ impl ExecuteOptions {
     #[must_use]
     pub fn with_destination(mut self, entry: usize, memory: Destination) -> Self {
         self.destinations.push((entry, memory));
+        self
+    }
+
+    /// The same options with a stager. Entries that were planned by [`Plan::read_into`] or
+    /// [`Plan::read_into_dense`] are then read onto its device, but those that are given memory of the
+    /// host. Memory that is not given here is given by [`Control::give`] when its turn comes.
+    #[must_use]
+    pub fn with_stager(mut self, stager: Arc<dyn Stager>) -> Self {
+        self.stager = Some(stager);
         self
     }
 }
@@ -69,13 +81,28 @@ pub struct Control(Arc<Shared>);
 /// As [`Execution::start`].
 pub fn explain(plan: &Plan, files: &[&TensorFile]) -> Result<Explain, Error> {
     let contents: Vec<Content> = files.iter().map(|file| file.content().clone()).collect();
-    lower_over(plan, &contents).map(|(_, explain)| explain)
+    lower_over(plan, &contents, &|_| false).map(|(_, explain)| explain)
 }
 
-fn lower_over(plan: &Plan, files: &[Content]) -> Result<(Program, Explain), Error> {
+/// As [`explain`], where the entries that are read into memory of the caller go to a device.
+///
+/// # Errors
+/// As [`Execution::start`].
+pub fn explain_staged(plan: &Plan, files: &[&TensorFile]) -> Result<Explain, Error> {
+    let contents: Vec<Content> = files.iter().map(|file| file.content().clone()).collect();
+    let staged =
+        |place| plan.entries().get(place).is_some_and(|entry: &Entry| entry.destination_strides().is_some());
+    lower_over(plan, &contents, &staged).map(|(_, explain)| explain)
+}
+
+fn lower_over(
+    plan: &Plan,
+    files: &[Content],
+    staged: &dyn Fn(usize) -> bool,
+) -> Result<(Program, Explain), Error> {
     let ask: Vec<_> = files.iter().map(|file| |range| file.source.resident(range)).collect();
     let facts: Vec<_> = files.iter().zip(&ask).map(|(file, ask)| file.facts(ask)).collect();
-    lower(plan, &facts)
+    lower(plan, &facts, staged)
 }
 
 impl Execution {
@@ -94,12 +121,26 @@ impl Execution {
     }
 
     pub(crate) fn over(plan: Arc<Plan>, files: Vec<Content>, options: ExecuteOptions) -> Result<Self, Error> {
-        let (program, explain) = lower_over(&plan, &files)?;
+        let ExecuteOptions { destinations, stager } = options;
+        let on_host: HashSet<usize> = destinations
+            .iter()
+            .filter(|(_, memory)| !memory.is_on_device())
+            .map(|(place, _)| *place)
+            .collect();
+        let staged = |place| {
+            let entry: Option<&Entry> = plan.entries().get(place);
+            stager.is_some()
+                && entry.is_some_and(|entry| entry.destination_strides().is_some())
+                && !on_host.contains(&place)
+        };
+        let (program, explain) = lower_over(&plan, &files, &staged)?;
         // Who reads for itself takes nothing while it reads: all must fit at once.
         let fits = program.budget.is_none_or(|budget| program.memory_bytes() <= budget);
-        let alone = program.read_bytes() < WORTH_THREADS && fits;
+        // What goes to a device is for threads of our own: memory may come later, from the caller's, and the
+        // device that is current for the caller's is none of our business.
+        let alone = program.read_bytes() < WORTH_THREADS && fits && program.slab_bytes == 0;
         let workers = if alone { 0 } else { program.workers.min(program.reads.len()) };
-        let shared = Arc::new(Shared::new(plan, program, files, options.destinations)?);
+        let shared = Arc::new(Shared::new(Arc::clone(&plan), program, files, destinations, stager)?);
         let mut execution = Self {
             shared: Arc::clone(&shared),
             threads: Vec::new(),
@@ -125,6 +166,21 @@ impl Execution {
     #[must_use]
     pub fn explain(&self) -> &Explain {
         &self.explain
+    }
+
+    /// The places of the entries in the plan, in the order in which they are handed out.
+    pub fn order(&self) -> impl Iterator<Item = usize> + '_ {
+        self.shared.program.placed.iter().map(|placed| placed.entry)
+    }
+
+    /// The places of the entries in the plan that need memory of the device, by [`Control::give`], before the
+    /// next tensor can be handed out: its own, and those that are read together with it.
+    #[must_use]
+    pub fn not_given(&self) -> Vec<usize> {
+        match self.place_of(self.next) {
+            Some(Place::Memory { memory, .. }) => self.shared.not_given(*memory).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// A handle for other threads.
@@ -211,6 +267,17 @@ impl Control {
     /// [`Cancelled`](crate::ErrorKind::Cancelled). Requests under way are finished first.
     pub fn cancel(&self) {
         self.0.stop();
+    }
+
+    /// Gives memory of a device for the entry at a place of the plan, of an execution with a stager:
+    /// reading waits for it. What [`Execution::not_given`] names is given before the next tensor is asked
+    /// for; more may be given ahead.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) where the entry has memory already or goes elsewhere, and where
+    /// the memory is too short or not a device's.
+    pub fn give(&self, entry: usize, memory: Destination) -> Result<(), Error> {
+        self.0.give(entry, memory)
     }
 
     /// Bytes that were read, and bytes that will be.

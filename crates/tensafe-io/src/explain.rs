@@ -88,7 +88,8 @@ pub struct Explain {
     pub requests: u64,
     /// Requests under way at once, at most.
     pub workers: u64,
-    /// Bytes of memory taken at a time, at most, beside what was handed out: tensors, and requests.
+    /// Bytes of memory of the host taken at a time, at most, beside what was handed out: tensors, requests,
+    /// and the slabs that devices copy from.
     pub peak_memory: u64,
     /// The bound that was asked for.
     pub budget: Option<u64>,
@@ -156,7 +157,7 @@ impl Explain {
         let bytes = if read.method == Method::Memory { needed } else { whole };
         self.bytes_read = self.bytes_read.saturating_add(bytes);
         self.requests = self.requests.saturating_add(1);
-        self.scattered |= read.straight.is_none() || read.method == Method::Direct;
+        self.scattered |= !read.staged && (read.straight.is_none() || read.method == Method::Direct);
         let (file, method) = (read.file, read.method);
         self.range(ExplainedRange { file, range, method, why, needed, read: bytes, requests: 1 });
     }
@@ -180,7 +181,10 @@ impl Explain {
         self.workers = (program.workers as u64).min(self.requests);
         let tensors = program.memory_bytes();
         let scratch = if self.scattered { self.workers.saturating_mul(self.scratch_each) } else { 0 };
-        self.peak_memory = tensors.min(program.budget.unwrap_or(u64::MAX)).saturating_add(scratch);
+        // Two for each worker.
+        let slabs = program.slab_bytes.saturating_mul(2).saturating_mul(self.workers);
+        let tensors = tensors.min(program.budget.unwrap_or(u64::MAX));
+        self.peak_memory = tensors.saturating_add(scratch).saturating_add(slabs);
     }
 
     /// Shows it with the names of the files.

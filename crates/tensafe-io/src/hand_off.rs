@@ -5,7 +5,7 @@
 
 use crate::{
     budget::Budget,
-    sync::{AtomicBool, AtomicU32, Condvar, Mutex, Ordering, PoisonError},
+    sync::{AtomicBool, AtomicU32, Condvar, Mutex, Ordering, PoisonError, TryLockError},
 };
 
 #[derive(Debug)]
@@ -57,6 +57,40 @@ impl HandOff {
         Some(taken)
     }
 
+    /// As [`take`](Self::take), but does not wait for who takes one now: `None` then.
+    pub(crate) fn try_take<T>(&self, open: impl FnOnce(usize) -> Option<T>) -> Option<Option<T>> {
+        let mut next = match self.queue.try_lock() {
+            Ok(next) => next,
+            Err(TryLockError::Poisoned(next)) => next.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        if self.is_over() {
+            return Some(None);
+        }
+        let taken = open(*next);
+        if taken.is_some() {
+            *next = next.saturating_add(1);
+        }
+        Some(taken)
+    }
+
+    /// As [`reserve`](Self::reserve), but does not wait: `None` where it would.
+    pub(crate) fn try_reserve(&self, bytes: u64) -> Option<bool> {
+        self.budget.try_take(bytes)
+    }
+
+    /// Waits until something is there that [`tell`](Self::tell) tells of; `false` where it is over before.
+    pub(crate) fn wait_until(&self, is_there: impl Fn() -> bool) -> bool {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        while !is_there() {
+            if self.is_over() {
+                return false;
+            }
+            news = self.changed.wait(news).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
+    }
+
     /// Takes the bytes of a memory from the budget, after waiting until they are there; `false` where it
     /// is over.
     pub(crate) fn reserve(&self, bytes: u64) -> bool {
@@ -88,18 +122,11 @@ impl HandOff {
 
     /// Waits until a memory is complete; `false` where it is over before.
     pub(crate) fn wait_for(&self, memory: usize) -> bool {
-        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        while !self.is_complete(memory) {
-            if self.is_over() {
-                return false;
-            }
-            news = self.changed.wait(news).unwrap_or_else(PoisonError::into_inner);
-        }
-        true
+        self.wait_until(|| self.is_complete(memory))
     }
 
     /// Who looks at what has changed holds the lock until it waits: it sees the change, or is woken.
-    fn tell(&self) {
+    pub(crate) fn tell(&self) {
         drop(self.news.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
     }

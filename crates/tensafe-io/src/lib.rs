@@ -5,6 +5,7 @@
 //! - [`Source`] is where bytes are read from: a file, memory, or what a caller brings.
 //! - [`Buffer`] is memory that tensors live in; every view keeps it alive.
 //! - [`Plan`] says what to load, from several files at once; [`Execution`] reads it, within a budget.
+//! - [`Stager`] brings what is read to the memory of a device.
 //! - [`Sink`] is where bytes are written to; nothing is visible before it commits. [`FileSink`]
 //!   writes a temporary file and renames it.
 //! - [`TensorWriter`] writes one file, each tensor when it is there.
@@ -52,6 +53,7 @@ mod residency;
 mod scatter;
 mod sink;
 mod source;
+mod stage;
 mod sync;
 mod tensor_file;
 mod worker;
@@ -61,7 +63,7 @@ pub use buffer::Buffer;
 pub use copy::{COPY_BYTES, copy_range};
 pub use destination::Destination;
 pub use error::{Chain, Error, ErrorKind};
-pub use execute::{Control, ExecuteOptions, Execution, Loaded, explain};
+pub use execute::{Control, ExecuteOptions, Execution, Loaded, explain, explain_staged};
 pub use explain::{Explain, ExplainedRange, Method, Why};
 pub use file::FileSource;
 pub use filesystem::FileSystem;
@@ -74,5 +76,8 @@ pub use pool::{limit_pool, trim_pool};
 pub use replace::{FileSink, ReplaceOptions};
 pub use sink::{MemorySink, Sink};
 pub use source::{Identity, Latency, Source, SourceInfo};
+#[cfg(target_os = "linux")]
+pub use stage::CudaStager;
+pub use stage::{CopyStager, Slab, Stager};
 pub use tensor_file::{Access, Cache, OpenOptions, TensorFile};
 pub use write::{DirectWrites, TensorWriter, WriteControl, snapshot, write_file, write_file_with};

@@ -93,6 +93,9 @@ pub(crate) struct Program {
     /// Bytes of memory of its own that a worker may need for a request.
     pub(crate) scratch_bytes: u64,
     pub(crate) workers: usize,
+    /// Bytes of each of the two slabs that a worker has, where something is read onto a device: enough
+    /// for every request that is.
+    pub(crate) slab_bytes: u64,
 }
 
 /// Where a tensor of the plan will be.
@@ -119,6 +122,8 @@ pub(crate) enum Memory {
     Own { bytes: u64, lead: u64 },
     /// The caller's, for the entry at this place of the plan.
     Caller { entry: usize },
+    /// The caller's, on a device, which may come later.
+    Device { entry: usize },
 }
 
 /// One request.
@@ -132,6 +137,8 @@ pub(crate) struct Read {
     pub(crate) opens: Range<usize>,
     /// Memory and offset, where the range goes there as it is.
     pub(crate) straight: Option<(usize, u64)>,
+    /// Whether its memories are on a device: all of them, or none.
+    pub(crate) staged: bool,
     copies: Range<usize>,
 }
 
@@ -156,7 +163,7 @@ impl Program {
     pub(crate) fn memory_bytes(&self) -> u64 {
         let own = self.memories.iter().map(|memory| match memory {
             Memory::Own { bytes, .. } => *bytes,
-            Memory::Caller { .. } => 0,
+            Memory::Caller { .. } | Memory::Device { .. } => 0,
         });
         own.fold(0, u64::saturating_add)
     }
@@ -199,12 +206,17 @@ impl Program {
     }
 }
 
-/// Lowers a plan over files of these facts.
+/// Lowers a plan over files of these facts; `staged` says of an entry's place whether it is read onto a
+/// device.
 ///
 /// # Errors
-/// [`Limit`](crate::ErrorKind::Limit) where a tensor needs more than the budget.
-pub(crate) fn lower(plan: &Plan, files: &[Facts<'_>]) -> Result<(Program, Explain), Error> {
-    let mut lowering = Lowering::new(plan, files);
+/// [`Limit`](crate::ErrorKind::Limit) where a tensor, or the slabs, need more than the budget.
+pub(crate) fn lower(
+    plan: &Plan,
+    files: &[Facts<'_>],
+    staged: &dyn Fn(usize) -> bool,
+) -> Result<(Program, Explain), Error> {
+    let mut lowering = Lowering::new(plan, files, staged)?;
     for place in plan.ordered() {
         let Some(entry) = plan.entries().get(place) else { continue };
         let Some(facts) = files.get(entry.file()) else {
@@ -220,8 +232,57 @@ pub(crate) fn lower(plan: &Plan, files: &[Facts<'_>]) -> Result<(Program, Explai
     Ok((lowering.program, lowering.explain))
 }
 
+/// How a budget is shared out, in bytes.
+struct Sizes {
+    request: u64,
+    workers: usize,
+    tensors: Option<u64>,
+}
+
+impl Sizes {
+    /// # Errors
+    /// [`Limit`](crate::ErrorKind::Limit) where the slabs of one worker do not fit.
+    fn new(
+        preferred: u64,
+        workers: usize,
+        budget: Option<u64>,
+        on_device: bool,
+        on_host: bool,
+    ) -> Result<Self, Error> {
+        let Some(budget) = budget else { return Ok(Self { request: preferred, workers, tensors: None }) };
+        let count = |workers: usize| (workers as u64).max(1);
+        let mut sizes = Self { request: preferred, workers, tensors: Some(budget) };
+        let mut slabs = 0;
+        if on_device {
+            // Where nothing else needs memory of the host, all of the budget is for slabs.
+            let share = if on_host { budget / 4 } else { budget };
+            let least = scratch_bytes(PAGE);
+            let most = usize::try_from(share / (2 * least)).unwrap_or(usize::MAX);
+            sizes.workers = workers.min(most);
+            if sizes.workers == 0 {
+                return Err(Error::slabs(2 * least, share));
+            }
+            let slab = share / (2 * count(sizes.workers)) / STEP_BYTES * STEP_BYTES;
+            // The longest request is half as long again, and two pages.
+            let request = slab.saturating_sub(2 * PAGE) / 3 * 2 / PAGE * PAGE;
+            sizes.request = preferred.min(request.max(PAGE));
+            slabs = scratch_bytes(sizes.request).saturating_mul(2 * count(sizes.workers));
+        }
+        if on_host {
+            // Requests take a quarter of a small budget, and tensors the rest.
+            let most = budget / 4 / count(sizes.workers);
+            let request = sizes.request.min(most.saturating_sub(2 * PAGE) / 3 * 2);
+            sizes.request = (request - request % PAGE).max(PAGE);
+            let scratch = scratch_bytes(sizes.request).saturating_mul(count(sizes.workers));
+            sizes.tensors = Some(budget.saturating_sub(scratch).saturating_sub(slabs));
+        }
+        Ok(sizes)
+    }
+}
+
 struct Lowering<'p, 'f> {
     files: &'p [Facts<'f>],
+    staged: &'p dyn Fn(usize) -> bool,
     program: Program,
     explain: Explain,
     /// The request in the making.
@@ -243,25 +304,19 @@ struct Open {
 }
 
 impl<'p, 'f> Lowering<'p, 'f> {
-    fn new(plan: &Plan, files: &'p [Facts<'f>]) -> Self {
+    fn new(plan: &Plan, files: &'p [Facts<'f>], staged: &'p dyn Fn(usize) -> bool) -> Result<Self, Error> {
         let workers = files.iter().map(Facts::workers).max().unwrap_or(1);
         let preferred = files.iter().map(Facts::request_bytes).max().unwrap_or(1);
-        let (request_bytes, budget) = match plan.budget() {
-            None => (preferred, None),
-            Some(budget) => {
-                // Requests take a quarter of a small budget, and tensors the rest.
-                let most = budget / 4 / (workers as u64).max(1);
-                let request = preferred.min(most.saturating_sub(2 * PAGE) / 3 * 2);
-                let request = (request - request % PAGE).max(PAGE);
-                let scratch = scratch_bytes(request).saturating_mul(workers as u64);
-                (request, Some(budget.saturating_sub(scratch)))
-            }
-        };
+        let on_device = (0..plan.entries().len()).filter(|place| staged(*place)).count();
+        let on_host = on_device < plan.entries().len();
+        let sizes = Sizes::new(preferred, workers, plan.budget(), on_device > 0, on_host)?;
+        let request_bytes = sizes.request;
         let scratch_bytes = scratch_bytes(request_bytes);
+        let (budget, workers) = (sizes.tensors, sizes.workers);
         let program = Program { budget, scratch_bytes, workers, ..Program::default() };
         let worth_direct = plan.bytes() >= WORTH_DIRECT;
         let explain = Explain::new(plan, scratch_bytes);
-        Self { files, program, explain, open: None, request_bytes, worth_direct, opened: 0 }
+        Ok(Self { files, staged, program, explain, open: None, request_bytes, worth_direct, opened: 0 })
     }
 
     fn entry(&mut self, place: usize, entry: &Entry, facts: &Facts<'_>) -> Result<(), Error> {
@@ -285,8 +340,9 @@ impl<'p, 'f> Lowering<'p, 'f> {
         let from_memory = facts.means == Means::Memory || (facts.in_memory && resident);
         // Between runs in memory nothing is read.
         let gap = if from_memory { u64::MAX } else { facts.gap_bytes(resident) };
+        let staged = matches!(self.program.memories.get(memory), Some(Memory::Device { .. }));
         for (number, run) in (0u64..).zip(entry.scatter.runs_from(0)) {
-            self.run(&Piece { placed, number, memory, offset, from_memory, gap }, entry, run);
+            self.run(&Piece { placed, number, memory, offset, from_memory, gap, staged }, entry, run);
         }
         Ok(())
     }
@@ -312,7 +368,10 @@ impl<'p, 'f> Lowering<'p, 'f> {
     ) -> Result<Place, Error> {
         let next = self.program.memories.len();
         if entry.destination_strides().is_some() {
-            self.program.memories.push(Memory::Caller { entry: place });
+            let staged = (self.staged)(place);
+            let memory =
+                if staged { Memory::Device { entry: place } } else { Memory::Caller { entry: place } };
+            self.program.memories.push(memory);
             return Ok(Place::Memory { memory: next, offset: 0 });
         }
         let bytes = entry.bytes();
@@ -380,6 +439,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
             let held =
                 if open.touched == Some(piece.memory) { open.held } else { open.held.saturating_add(bytes) };
             open.read.file == entry.file()
+                && open.read.staged == piece.staged
                 && (open.read.method == Method::Memory) == piece.from_memory
                 && run.from.checked_sub(open.read.range.end).is_some_and(|between| between <= piece.gap)
                 && end.saturating_sub(open.read.range.start) <= self.request_bytes
@@ -394,6 +454,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
                 method: if piece.from_memory { Method::Memory } else { Method::Buffered },
                 opens: self.opened..self.opened,
                 straight: Some((piece.memory, piece.offset.saturating_add(run.to))),
+                staged: piece.staged,
                 copies: copies..copies,
             };
             self.open = Some(Open { read, why: Why::Resident, needed: 0, held: 0, touched: None });
@@ -449,6 +510,11 @@ impl<'p, 'f> Lowering<'p, 'f> {
         if open.read.method != Method::Memory {
             (open.read.method, open.why) = self.choose(facts, &open.read.range);
         }
+        if open.read.staged {
+            let pages = open.read.range.start / PAGE * PAGE..open.read.range.end.next_multiple_of(PAGE);
+            let bytes = pages.end.saturating_sub(pages.start).next_multiple_of(STEP_BYTES);
+            self.program.slab_bytes = self.program.slab_bytes.max(bytes);
+        }
         self.explain.read(&open.read, open.needed, open.why);
         self.program.reads.push(open.read);
     }
@@ -475,7 +541,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
     }
 }
 
-/// Memory of a worker for one request: half a request may join it, and a page on both sides. It comes
+/// Memory of a worker, or a slab, for one request: half a request may join it, and a page on both sides. It comes
 /// in whole steps of the pool.
 fn scratch_bytes(request_bytes: u64) -> u64 {
     let longest = request_bytes.saturating_add(request_bytes / 2).saturating_add(2 * PAGE);
@@ -490,6 +556,7 @@ struct Piece {
     offset: u64,
     from_memory: bool,
     gap: u64,
+    staged: bool,
 }
 
 fn is_resident(facts: &Facts<'_>, span: &Range<u64>) -> bool {

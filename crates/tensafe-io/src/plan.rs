@@ -176,6 +176,19 @@ impl Plan {
         Ok(())
     }
 
+    /// Has an entry read into dense, row-major memory of the caller, unless it is read into such already.
+    /// Unlike [`read_into`](Self::read_into) this has a word for elements of less than a byte.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) where there is no such entry.
+    pub fn read_into_dense(&mut self, entry: usize) -> Result<(), Error> {
+        let count = self.entries.len() as u64;
+        let place = entry as u64..(entry as u64).saturating_add(1);
+        let entry = self.entries.get_mut(entry).ok_or_else(|| Error::out_of_bounds(place, count))?;
+        entry.into.get_or_insert_default();
+        Ok(())
+    }
+
     /// Keeps the entries for which `keep` says yes.
     pub fn retain(&mut self, keep: impl FnMut(&Entry) -> bool) {
         self.entries.retain(keep);
@@ -264,7 +277,8 @@ impl Entry {
         self.whole
     }
 
-    /// The strides of the caller's memory in bytes, where it is read into such.
+    /// The strides of the caller's memory in bytes, where it is read into such; none where that is dense
+    /// by [`Plan::read_into_dense`].
     #[must_use]
     pub fn destination_strides(&self) -> Option<&[u64]> {
         self.into.as_deref()

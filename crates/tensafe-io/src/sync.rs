@@ -13,4 +13,4 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-pub(crate) use std::sync::PoisonError;
+pub(crate) use std::sync::{PoisonError, TryLockError};

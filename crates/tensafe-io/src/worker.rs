@@ -3,6 +3,10 @@
 //! A worker takes the next request under one lock, and waits there for the budget: memories are opened
 //! in order, so that what the caller waits for is never behind what it has not taken.
 //!
+//! What goes to a device is read into slabs: see [`ring`](crate::stage::ring). Who has copies under way never
+//! waits for the budget, or for memory that comes later: it waits for its copies first, as the caller may
+//! wait for what they bring.
+//!
 //! Memory that requests fill is written through pointers. What makes that sound is an invariant of
 //! [`lower`](crate::lower): no byte of a memory is written by two requests; a memory is handed out
 //! when the last request that has bytes for it is done.
@@ -14,7 +18,7 @@ use std::{
     slice,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -27,6 +31,7 @@ use crate::{
     lower::{Memory, PAGE, Program, Read},
     pool::claim,
     source::checked_range,
+    stage::{Stager, ring::Ring},
 };
 
 #[derive(Debug)]
@@ -34,11 +39,23 @@ pub(crate) struct Shared {
     pub(crate) plan: Arc<Plan>,
     pub(crate) program: Program,
     pub(crate) files: Vec<Content>,
+    pub(crate) stager: Option<Arc<dyn Stager>>,
     hand_off: HandOff,
-    /// What each memory of the program is, once it is opened.
-    slots: Vec<Mutex<Option<Target>>>,
+    slots: Vec<Slot>,
+    /// Where in the memories the last one was given.
+    given: AtomicUsize,
     error: Mutex<Option<Error>>,
     pub(crate) done_bytes: AtomicU64,
+}
+
+/// A memory of the program.
+#[derive(Debug)]
+struct Slot {
+    /// Requests that have bytes for it are begun when the memories before this one are open: a request may
+    /// have bytes for several.
+    until: usize,
+    /// What it is, once it is opened.
+    target: Mutex<Option<Target>>,
 }
 
 #[derive(Debug)]
@@ -49,11 +66,19 @@ enum Target {
 
 /// Where the bytes of a memory begin, and how many places before and after may be written too.
 #[derive(Clone, Copy, Debug)]
-struct Room {
+pub(crate) struct Room {
     start: *mut u8,
     len: usize,
     before: usize,
     after: usize,
+}
+
+/// The next request, for a worker.
+enum Next<'p> {
+    Read(&'p Read),
+    /// It has to be waited for.
+    Later,
+    Over,
 }
 
 impl Shared {
@@ -66,6 +91,7 @@ impl Shared {
         program: Program,
         files: Vec<Content>,
         given: Vec<(usize, Destination)>,
+        stager: Option<Arc<dyn Stager>>,
     ) -> Result<Self, Error> {
         let slots = slots(&plan, &program, given)?;
         Ok(Self {
@@ -73,7 +99,9 @@ impl Shared {
             plan,
             program,
             files,
+            stager,
             slots,
+            given: AtomicUsize::new(0),
             error: Mutex::new(None),
             done_bytes: AtomicU64::new(0),
         })
@@ -105,53 +133,133 @@ impl Shared {
     }
 
     fn work(&self) {
+        // Dropped last: copies that are under way end before anything is given back.
+        let mut ring = Ring::default();
+        if let Err(error) = self.work_with(&mut ring) {
+            self.fail(error);
+        }
+    }
+
+    fn work_with<'p>(&'p self, ring: &mut Ring<'p>) -> Result<(), Error> {
         let mut scratch = None;
-        while let Some(read) = self.take() {
-            if let Err(error) = self.perform(read, &mut scratch) {
-                return self.fail(error);
-            }
-            self.hand_off.finish(self.program.touched(read));
-        }
-    }
-
-    /// The next request, its memories opened.
-    fn take(&self) -> Option<&Read> {
-        self.hand_off.take(|number| {
-            let read = self.program.reads.get(number)?;
-            for memory in read.opens.clone() {
-                if let Err(error) = self.open(memory) {
-                    if let Some(error) = error {
-                        self.fail(error);
-                    }
-                    return None;
+        loop {
+            match self.take(ring.is_idle()) {
+                Next::Read(read) if read.staged => self.stage(read, ring)?,
+                Next::Read(read) => {
+                    self.perform(read, &mut scratch)?;
+                    self.finish(read);
                 }
+                Next::Later => {
+                    if let Some(read) = ring.settle()? {
+                        self.finish(read);
+                    }
+                }
+                Next::Over => break,
             }
-            Some(read)
-        })
-    }
-
-    /// Takes the memory's bytes from the budget and reserves it; an error without text where the
-    /// execution is over.
-    fn open(&self, memory: usize) -> Result<(), Option<Error>> {
-        let (Some(Memory::Own { bytes, lead }), Some(slot)) =
-            (self.program.memories.get(memory), self.slots.get(memory))
-        else {
-            return Ok(());
-        };
-        if !self.hand_off.reserve(*bytes) {
-            return Err(None);
         }
-        let padding = if *lead > 0 || *bytes >= PAGE { PAGE } else { 0 };
-        let len = bytes.checked_add(*lead).and_then(|n| n.checked_add(padding));
-        let len =
-            len.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| Error::too_large_for_host(*bytes))?;
-        let arena = Arena::unclaimed(len).map_err(|e| Error::memory(*bytes, e))?;
-        *locked(slot) = Some(Target::Own(arena));
+        while let Some(read) = ring.settle()? {
+            self.finish(read);
+        }
         Ok(())
     }
 
-    fn room(&self, memory: usize) -> Option<Room> {
-        let target = locked(self.slots.get(memory)?);
+    /// The next request, its memories opened. Without `wait`, who would have to wait is told so.
+    fn take(&self, wait: bool) -> Next<'_> {
+        let mut later = false;
+        let open = |number| {
+            let read: &Read = self.program.reads.get(number)?;
+            for memory in read.opens.clone() {
+                match self.open(memory, wait) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        later = true;
+                        return None;
+                    }
+                    Err(error) => {
+                        if let Some(error) = error {
+                            self.fail(error);
+                        }
+                        return None;
+                    }
+                }
+            }
+            Some(read)
+        };
+        let taken = if wait { Some(self.hand_off.take(open)) } else { self.hand_off.try_take(open) };
+        match taken {
+            Some(Some(read)) => Next::Read(read),
+            Some(None) if !later => Next::Over,
+            _ => Next::Later,
+        }
+    }
+
+    /// Takes the memory's bytes from the budget and reserves it, or waits for memory that comes later;
+    /// `false` where it would have to wait, an error without text where the execution is over.
+    fn open(&self, memory: usize, wait: bool) -> Result<bool, Option<Error>> {
+        let (Some(kind), Some(slot)) = (self.program.memories.get(memory), self.slots.get(memory)) else {
+            return Ok(true);
+        };
+        let (bytes, lead) = match kind {
+            Memory::Own { bytes, lead } => (*bytes, *lead),
+            Memory::Caller { .. } => return Ok(true),
+            // Nothing is read into one without bytes, which the caller may have taken already.
+            Memory::Device { .. } if self.is_complete(memory) => return Ok(true),
+            Memory::Device { .. } => {
+                let is_given = || locked(&slot.target).is_some();
+                let over = wait && !self.hand_off.wait_until(is_given);
+                return if over { Err(None) } else { Ok(wait || is_given()) };
+            }
+        };
+        // An earlier try may have come as far as this memory.
+        if locked(&slot.target).is_some() {
+            return Ok(true);
+        }
+        let taken = if wait { Some(self.hand_off.reserve(bytes)) } else { self.hand_off.try_reserve(bytes) };
+        match taken {
+            Some(true) => {}
+            Some(false) => return Err(None),
+            None => return Ok(false),
+        }
+        let padding = if lead > 0 || bytes >= PAGE { PAGE } else { 0 };
+        let len = bytes.checked_add(lead).and_then(|n| n.checked_add(padding));
+        let len =
+            len.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| Error::too_large_for_host(bytes))?;
+        let arena = Arena::unclaimed(len).map_err(|e| Error::memory(bytes, e))?;
+        *locked(&slot.target) = Some(Target::Own(arena));
+        Ok(true)
+    }
+
+    /// Takes memory of a device for the entry at a place of the plan.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) where the entry has memory already or goes elsewhere, and where
+    /// the memory is too short or not a device's.
+    pub(crate) fn give(&self, entry: usize, memory: Destination) -> Result<(), Error> {
+        let is_it = |other: &Memory| matches!(other, Memory::Device { entry: place } if *place == entry);
+        // Memories are in the order of reading, and are mostly given in it.
+        let start = self.given.load(Ordering::Relaxed);
+        let memories = &self.program.memories;
+        let later = memories.get(start..).unwrap_or_default().iter().position(is_it);
+        let place =
+            later.map(|place| place.saturating_add(start)).or_else(|| memories.iter().position(is_it));
+        let name = self.plan.entries().get(entry).map_or("", |entry| entry.name());
+        let Some((place, slot)) = place.and_then(|place| Some((place, self.slots.get(place)?))) else {
+            return Err(Error::no_stager(name));
+        };
+        check_given(&self.plan, entry, &memory, true)?;
+        let mut target = locked(&slot.target);
+        if target.is_some() {
+            return Err(Error::destination(name, 0, memory.len() as u64));
+        }
+        *target = Some(Target::Caller(memory));
+        drop(target);
+        self.given.store(place, Ordering::Relaxed);
+        self.hand_off.tell();
+        Ok(())
+    }
+
+    pub(crate) fn room(&self, memory: usize) -> Option<Room> {
+        let target = locked(&self.slots.get(memory)?.target);
         match (target.as_ref()?, self.program.memories.get(memory)?) {
             (Target::Own(arena), Memory::Own { bytes, lead }) => {
                 let (before, len) = (usize::try_from(*lead).ok()?, usize::try_from(*bytes).ok()?);
@@ -181,11 +289,21 @@ impl Shared {
                 if !self.read_straight(file, read)? {
                     self.read_apart(file, read, scratch, false)?;
                 }
-                if file.cache == Cache::Drop {
-                    file.source.forget(read.range.clone());
-                }
+                self.forget(file, read);
             }
         }
+        self.count(file, read)
+    }
+
+    /// Has what was read leave the page cache, where that was asked for.
+    pub(crate) fn forget(&self, file: &Content, read: &Read) {
+        if file.cache == Cache::Drop {
+            file.source.forget(read.range.clone());
+        }
+    }
+
+    /// Counts a request as read, if its file is still the one that was opened.
+    pub(crate) fn count(&self, file: &Content, read: &Read) -> Result<(), Error> {
         let bytes = read.range.end.saturating_sub(read.range.start);
         self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
         file.check_unchanged()
@@ -219,11 +337,11 @@ impl Shared {
         let out = unsafe { slice::from_raw_parts_mut(start, whole) };
         claim(out);
         let done = file.source.read_direct(from, out)?;
-        self.check_short(file, read, done.map(|done| (done as u64).saturating_sub(before)))?;
+        Self::check_short(file, read, done.map(|done| (done as u64).saturating_sub(before)))?;
         Ok(done.is_some())
     }
 
-    fn check_short(&self, file: &Content, read: &Read, found: Option<u64>) -> Result<(), Error> {
+    pub(crate) fn check_short(file: &Content, read: &Read, found: Option<u64>) -> Result<(), Error> {
         let needed = read.range.end.saturating_sub(read.range.start);
         match found {
             Some(found) if found < needed => Err(Error::short(
@@ -273,7 +391,7 @@ impl Shared {
             return Ok(());
         };
         let done = if direct { file.source.read_direct(from, memory)? } else { None };
-        self.check_short(file, read, done.map(|done| done.saturating_sub(before) as u64))?;
+        Self::check_short(file, read, done.map(|done| done.saturating_sub(before) as u64))?;
         let wanted = memory.get_mut(before..before.saturating_add(bytes)).unwrap_or_default();
         if done.is_none() {
             file.source.read_at(read.range.start, wanted)?;
@@ -307,6 +425,23 @@ impl Shared {
         Ok(())
     }
 
+    /// Counts a request off its memories; who waits for one that is complete is told.
+    pub(crate) fn finish(&self, read: &Read) {
+        self.hand_off.finish(self.program.touched(read));
+    }
+
+    /// The entries whose memory is to be given before `memory` can be complete, in order.
+    pub(crate) fn not_given(&self, memory: usize) -> impl Iterator<Item = usize> + '_ {
+        let until = self.slots.get(memory).map_or(0, |slot| slot.until);
+        // Those before were given, or were waited for already.
+        (memory..until.max(memory)).filter_map(|place| {
+            let (kind, slot) = (self.program.memories.get(place)?, self.slots.get(place)?);
+            let Memory::Device { entry } = kind else { return None };
+            let lacks = !self.is_complete(place) && locked(&slot.target).is_none();
+            lacks.then_some(*entry)
+        })
+    }
+
     /// Whether no request has bytes for a memory any more.
     pub(crate) fn is_complete(&self, memory: usize) -> bool {
         self.hand_off.is_complete(memory)
@@ -319,11 +454,16 @@ impl Shared {
             self.work_or_tell();
         }
         let Some(slot) = self.slots.get(memory) else { return Err(Error::cancelled()) };
+        // Nobody but the caller, who would wait here, gives it.
+        if let Some(entry) = self.not_given(memory).next() {
+            self.go_on()?;
+            check_needed(&self.plan, entry, None)?;
+        }
         if !self.hand_off.wait_for(memory) {
             self.go_on()?;
             return Err(Error::cancelled());
         }
-        let target = locked(slot).take();
+        let target = locked(&slot.target).take();
         match (target, self.program.memories.get(memory)) {
             (Some(Target::Own(arena)), Some(Memory::Own { bytes, lead })) => {
                 self.hand_off.release(*bytes);
@@ -338,7 +478,7 @@ impl Shared {
 
 impl Room {
     /// `len` bytes from an offset on, where they are the memory's.
-    fn part(&self, offset: u64, len: u64) -> Option<(*mut u8, usize)> {
+    pub(crate) fn part(&self, offset: u64, len: u64) -> Option<(*mut u8, usize)> {
         let range = checked_range(&(offset..offset.checked_add(len)?), self.len as u64).ok()?;
         Some((self.start.wrapping_add(range.start), range.len()))
     }
@@ -364,26 +504,54 @@ fn requests_of_memories(program: &Program) -> Vec<u32> {
     left
 }
 
-fn slots(
-    plan: &Plan,
-    program: &Program,
-    mut given: Vec<(usize, Destination)>,
-) -> Result<Vec<Mutex<Option<Target>>>, Error> {
-    let targets = program.memories.iter().map(|memory| match memory {
-        Memory::Own { .. } => Ok(None),
-        Memory::Caller { entry } => {
-            let place = given.iter().position(|(place, _)| place == entry);
-            let memory = place.map(|place| given.swap_remove(place).1);
-            let entry = plan.entries().get(*entry);
-            let needed = entry.map_or(0, |entry| entry.scatter.reach());
-            let found = memory.as_ref().map_or(0, |memory| memory.len() as u64);
-            match memory {
-                Some(memory) if found >= needed => Ok(Some(Target::Caller(memory))),
-                _ => Err(Error::destination(entry.map_or("", |entry| entry.name()), found, needed)),
+fn slots(plan: &Plan, program: &Program, mut given: Vec<(usize, Destination)>) -> Result<Vec<Slot>, Error> {
+    let mut until = vec![0; program.memories.len()];
+    for read in &program.reads {
+        for memory in program.touched(read) {
+            if let Some(until) = until.get_mut(memory) {
+                *until = read.opens.end;
+            }
+        }
+    }
+    let targets = program.memories.iter().map(|memory| {
+        let (entry, on_device) = match memory {
+            Memory::Own { .. } => return Ok(None),
+            Memory::Caller { entry } => (*entry, false),
+            Memory::Device { entry } => (*entry, true),
+        };
+        let place = given.iter().position(|(place, _)| *place == entry);
+        let memory = place.map(|place| given.swap_remove(place).1);
+        match memory {
+            // It may come later.
+            None if on_device => Ok(None),
+            None => check_needed(plan, entry, None).map(|()| None),
+            Some(memory) => {
+                check_given(plan, entry, &memory, on_device)?;
+                Ok(Some(Target::Caller(memory)))
             }
         }
     });
-    targets.map(|target| target.map(Mutex::new)).collect()
+    let targets = targets.collect::<Result<Vec<_>, Error>>()?;
+    let slots = until.into_iter().zip(targets);
+    Ok(slots.map(|(until, target)| Slot { until, target: Mutex::new(target) }).collect())
+}
+
+/// Refuses memory of the caller that is too short for the entry, or of another kind.
+fn check_given(plan: &Plan, entry: usize, memory: &Destination, on_device: bool) -> Result<(), Error> {
+    if memory.is_on_device() != on_device {
+        return Err(Error::no_stager(plan.entries().get(entry).map_or("", |entry| entry.name())));
+    }
+    check_needed(plan, entry, Some(memory))
+}
+
+fn check_needed(plan: &Plan, entry: usize, memory: Option<&Destination>) -> Result<(), Error> {
+    let entry = plan.entries().get(entry);
+    let needed = entry.map_or(0, |entry| entry.scatter.reach());
+    let found = memory.map_or(0, |memory| memory.len() as u64);
+    if memory.is_some() && found >= needed {
+        return Ok(());
+    }
+    Err(Error::destination(entry.map_or("", |entry| entry.name()), found, needed))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

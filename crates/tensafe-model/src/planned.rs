@@ -27,6 +27,14 @@ impl Checkpoint {
         Ok(tensafe_io::explain(plan, &self.file_refs())?)
     }
 
+    /// As [`explain`](Self::explain), where what is read into memory of the caller goes to a device.
+    ///
+    /// # Errors
+    /// As [`Execution::start`]. Reads nothing.
+    pub fn explain_staged(&self, plan: &Plan) -> Result<Explain, Error> {
+        Ok(tensafe_io::explain_staged(plan, &self.file_refs())?)
+    }
+
     /// Carries a plan over this checkpoint's files out.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ mod _tensafe {
         buffer::Memory,
         checkpoint::Checkpoint,
         convert::{convert, load_pickle_dlpack, load_pickle_numpy},
-        plan::{Execution, Plan},
+        plan::{Execution, Plan, can_stage},
         scan::scan,
         spec::{TensorSpec, deserialize, serialize, serialize_file},
         write::{SaveControl, snapshot, write},

@@ -6,7 +6,11 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyList},
 };
-use tensafe::{Bounds, Control, Dtype, ExecuteOptions, Explain, Order, Selection, parse_size};
+#[cfg(target_os = "linux")]
+use tensafe::CudaStager;
+use tensafe::{
+    Bounds, Control, CopyStager, Dtype, ExecuteOptions, Explain, Order, Selection, Stager, parse_size,
+};
 
 use crate::{
     buffer::{Lent, Memory},
@@ -122,10 +126,18 @@ impl Plan {
     }
 
     /// What carrying it out would cost now: `(name, value)` rows of numbers, rows of ranges, and a text.
-    fn explain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let plan = self.state().plan.clone();
+    /// `staged`: all that has no memory of the caller goes to a device.
+    #[pyo3(signature = (*, staged = false))]
+    fn explain<'py>(&self, py: Python<'py>, staged: bool) -> PyResult<Bound<'py, PyDict>> {
+        let mut plan = self.state().plan.clone();
         let model = &self.checkpoint.bind(py).get().model;
-        let explain = py.detach(|| model.explain(&plan)).map_err(raise)?;
+        let explain = if staged {
+            read_all_out(&mut plan)?;
+            py.detach(|| model.explain_staged(&plan))
+        } else {
+            py.detach(|| model.explain(&plan))
+        };
+        let explain = explain.map_err(raise)?;
         let files: Vec<Arc<str>> = model
             .files()
             .iter()
@@ -134,13 +146,16 @@ impl Plan {
         explained(py, &explain, &files)
     }
 
-    /// Begins to carry it out.
-    fn execute(&self, py: Python<'_>) -> PyResult<Execution> {
+    /// Begins to carry it out. `device` is the number of a device of CUDA or of ROCm, or -1 for memory of
+    /// the host in a device's place: all that has no memory of the caller goes there, into memory that
+    /// `Execution.give` gives.
+    #[pyo3(signature = (*, device = None))]
+    fn execute(&self, py: Python<'_>, device: Option<i64>) -> PyResult<Execution> {
         // Nothing of Python is called while the lock is held.
         let (plan, lent) = {
             let state = self.state();
             let lent = state.lent.iter().map(|(name, out)| (name.clone(), out.clone_ref(py)));
-            (Arc::new(state.plan.clone()), lent.collect::<Vec<_>>())
+            (state.plan.clone(), lent.collect::<Vec<_>>())
         };
         let mut options = ExecuteOptions::default();
         for (place, entry) in
@@ -150,9 +165,17 @@ impl Plan {
             let (_, out) = out.ok_or_else(|| usage(&format!("tensor `{}` has no memory", entry.name())))?;
             options = options.with_destination(place, Lent::of(out.bind(py))?.memory);
         }
+        let mut plan = plan;
+        if let Some(device) = device {
+            options = options.with_stager(stager(device)?);
+            read_all_out(&mut plan)?;
+        }
+        let plan = Arc::new(plan);
         let model = &self.checkpoint.bind(py).get().model;
         let started = py.detach(|| model.execute(Arc::clone(&plan), options)).map_err(raise)?;
-        Ok(Execution { plan, control: started.control(), under_way: Mutex::new(Some(started)) })
+        let order = started.order().collect();
+        let control = started.control();
+        Ok(Execution { plan, control, order, device, under_way: Mutex::new(Some(started)) })
     }
 }
 
@@ -160,6 +183,26 @@ impl Plan {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Has all that has no memory of the caller read into dense memory that comes later.
+fn read_all_out(plan: &mut tensafe::Plan) -> PyResult<()> {
+    (0..plan.entries().len()).try_for_each(|entry| plan.read_into_dense(entry)).map_err(raise)
+}
+
+/// The stager for a device by its number, or for memory of the host in its place.
+fn stager(device: i64) -> PyResult<Arc<dyn Stager>> {
+    let Ok(device) = u32::try_from(device) else { return Ok(Arc::new(CopyStager)) };
+    #[cfg(target_os = "linux")]
+    return Ok(Arc::new(CudaStager::of_device(device).map_err(raise)?));
+    #[cfg(not(target_os = "linux"))]
+    Err(usage(&format!("device {device}: copies to devices are made on Linux")))
+}
+
+/// Whether the runtime of CUDA or of ROCm that this process has loaded, if any, can be used.
+#[pyfunction]
+pub(crate) fn can_stage(device: u32) -> bool {
+    stager(i64::from(device)).is_ok()
 }
 
 fn explained<'py>(py: Python<'py>, explain: &Explain, files: &[Arc<str>]) -> PyResult<Bound<'py, PyDict>> {
@@ -187,6 +230,9 @@ fn explained<'py>(py: Python<'py>, explain: &Explain, files: &[Arc<str>]) -> PyR
 pub(crate) struct Execution {
     plan: Arc<tensafe::Plan>,
     control: Control,
+    /// Places in the plan, in the order in which tensors are handed out.
+    order: Vec<usize>,
+    device: Option<i64>,
     under_way: Mutex<Option<tensafe::Execution>>,
 }
 
@@ -230,6 +276,33 @@ impl Execution {
         Ok(filling.finish())
     }
 
+    /// Name, dtype, shape and bytes of each tensor, in the order in which they are handed out; whether its
+    /// memory is the caller's, given by `give` or earlier.
+    fn order<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let entries = self.order.iter().filter_map(|place| self.plan.entries().get(*place));
+        let rows: Vec<_> = entries.map(|e| (e.name(), e.dtype().name(), e.shape(), e.bytes())).collect();
+        PyList::new(py, rows)
+    }
+
+    /// How many of the next tensors need memory by `give` before the next one can be handed out.
+    fn lacks(&self, py: Python<'_>) -> usize {
+        self.lock(py).as_ref().map_or(0, |execution| execution.not_given().len())
+    }
+
+    /// Gives memory of the device for the tensor at a place of the order: a dense tensor of as many bytes.
+    fn give(&self, place: usize, out: &Bound<'_, PyAny>) -> PyResult<()> {
+        let entry = self.order.get(place).copied();
+        let Some((entry, device)) = entry.zip(self.device) else {
+            return Err(usage(&format!("no memory of a device is needed for the tensor {place}")));
+        };
+        let lent = Lent::on_device(out, device < 0)?;
+        let bytes = lent.shape.iter().fold(lent.element_bytes, |bytes, size| bytes.saturating_mul(*size));
+        if lent.memory.len() as u64 != bytes {
+            return Err(usage("memory of a device that is read into is dense"));
+        }
+        self.control.give(entry, lent.memory).map_err(raise)
+    }
+
     /// Refuses dtypes whose names are not in `known`.
     fn check(&self, known: &Bound<'_, PyDict>) -> PyResult<()> {
         let all = Dtype::ALL.iter();
@@ -258,6 +331,18 @@ impl Execution {
     }
 }
 
+impl Drop for Execution {
+    /// Whoever drops it holds the interpreter, and workers that read a file object of Python wait for
+    /// that: it is let go while they end.
+    fn drop(&mut self) {
+        self.control.cancel();
+        let under_way = self.under_way.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if under_way.is_some() {
+            Python::attach(|py| py.detach(|| drop(under_way)));
+        }
+    }
+}
+
 impl Execution {
     /// The lock, for which the interpreter is let go: who has it waits for the disk.
     fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Option<tensafe::Execution>> {
@@ -271,17 +356,5 @@ impl Execution {
         // A tensor that is there is handed out without letting the interpreter go.
         let next = if execution.is_ready() { execution.next() } else { py.detach(|| execution.next()) };
         next.transpose().map_err(raise)
-    }
-}
-
-impl Drop for Execution {
-    /// Whoever drops it holds the interpreter, and workers that read a file object of Python wait for
-    /// that: it is let go while they end.
-    fn drop(&mut self) {
-        self.control.cancel();
-        let under_way = self.under_way.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if under_way.is_some() {
-            Python::attach(|py| py.detach(|| drop(under_way)));
-        }
     }
 }

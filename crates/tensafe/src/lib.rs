@@ -77,13 +77,15 @@ pub use tensafe_format::{
     ParseOptions, Region, Rule, Runs, SafeTensors, ShardIndex, TensorInfo, TensorSpec, TensorView,
     header_range, is_hub_shard_name, shard_name, split_into_shards, tensor_bytes,
 };
+#[cfg(target_os = "linux")]
+pub use tensafe_io::CudaStager;
 pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{
-    Access, Buffer, Cache, Chain, Control, Destination, DirectWrites, Entry, ExecuteOptions, Execution,
-    Explain, ExplainedRange, FileSink, FileSource, FileSystem, Group, Identity, Latency, Loaded, MapPermit,
-    MemorySink, MemorySource, Method, OpenOptions, Order, Plan, ReplaceOptions, Selection, Sink, Source,
-    SourceInfo, TensorFile, TensorWriter, Why, WriteControl, copy_range, limit_pool, read_parallel, snapshot,
-    trim_pool, write_file, write_file_with, write_parallel,
+    Access, Buffer, Cache, Chain, Control, CopyStager, Destination, DirectWrites, Entry, ExecuteOptions,
+    Execution, Explain, ExplainedRange, FileSink, FileSource, FileSystem, Group, Identity, Latency, Loaded,
+    MapPermit, MemorySink, MemorySource, Method, OpenOptions, Order, Plan, ReplaceOptions, Selection, Sink,
+    Slab, Source, SourceInfo, Stager, TensorFile, TensorWriter, Why, WriteControl, copy_range, limit_pool,
+    read_parallel, snapshot, trim_pool, write_file, write_file_with, write_parallel,
 };
 pub use tensafe_model::{
     Checkpoint, Conversion, ConvertOptions, Error, ErrorKind, FileReport, Finding, FoundValue, Level,

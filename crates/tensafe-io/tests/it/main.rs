@@ -12,6 +12,7 @@ mod disk;
 mod file_sink;
 mod plan;
 mod sources;
+mod stage;
 mod tensor_file;
 mod tensor_writer;
 

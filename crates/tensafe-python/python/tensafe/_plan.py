@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from ._tensafe import Plan as _Plan
 
 if TYPE_CHECKING:
     from ._tensafe import Checkpoint
+
+# Bytes of tensors of a device that have memory before they are asked for, where there is no budget.
+_AHEAD = 1 << 30
 
 _ADAPTERS = {
     **dict.fromkeys(("pt", "torch", "pytorch"), "torch"),
@@ -50,10 +54,13 @@ class Explanation:
     workers: int
     """Requests under way at once, at most."""
     peak_memory: int
-    """Bytes taken at a time, at most, beside the tensors that were handed out."""
+    """Bytes of memory of the host taken at a time, at most, beside the tensors that were handed out."""
     budget: int | None
     ranges: list[ExplainedRange] = field(repr=False)
     text: str = field(repr=False)
+    device_copies: str | None = None
+    """Who copies to the device: ``"staged"``, while the next bytes are read, or ``"by torch"``; ``None``
+    on the CPU."""
 
     def __str__(self) -> str:
         return self.text
@@ -81,6 +88,9 @@ class Plan:
         if order not in ("file", "plan"):
             raise UsageError(f'order "{order}" is invalid (expected one of: "file", "plan")')
         self._plan = _Plan(checkpoint, budget=budget, in_order=order == "plan")
+        self._checkpoint = checkpoint
+        self._budget = budget
+        self._in_order = order == "plan"
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._out: dict[str, Any] = {}
         self._casts: dict[str, Any] = {}
@@ -186,11 +196,35 @@ class Plan:
     def __repr__(self) -> str:
         return f"<tensafe.Plan: {len(self)} tensors, {self.nbytes} bytes>"
 
-    def explain(self) -> Explanation:
-        """Which bytes would be read now, by what means, and why. Reads nothing."""
-        row = self._plan.explain()
+    def explain(self, device: Any = "cpu") -> Explanation:
+        """Which bytes would be read now, by what means, and why; and who would copy them to ``device``.
+        Reads nothing."""
+        device = _options.device(device)
+        stage, copies = None, None
+        if device not in ("cpu", "meta"):
+            stage = importlib.import_module("tensafe.torch")._stage_of(device)
+            copies = "by torch" if stage is None else "staged"
+        return self._explanation(stage is not None, copies)
+
+    def _explanation(self, staged: bool, copies: str | None) -> Explanation:
+        row = self._plan.explain(staged=staged)
         ranges = [ExplainedRange(*range_) for range_ in row.pop("ranges")]
-        return Explanation(ranges=ranges, **row)
+        if copies is not None:
+            row["text"] += f"\ndevice copies: {copies}"
+        return Explanation(ranges=ranges, device_copies=copies, **row)
+
+    def _reading_order(self) -> list[tuple[str, str, list[int], int]]:
+        rows = self._plan.rows()
+        if not self._in_order:
+            place = {name: at for at, name in enumerate(self._checkpoint.offset_names())}
+            rows.sort(key=lambda row: place[row[0]])
+        return rows
+
+    def _budget_bytes(self) -> int | None:
+        if self._budget is None or isinstance(self._budget, int):
+            return self._budget
+        bytes_: int = _Plan(self._checkpoint, budget=self._budget).explain()["budget"]
+        return bytes_
 
     def execute(
         self,
@@ -204,6 +238,12 @@ class Plan:
         Tensors own their memory and live on by themselves. Reading goes on ahead of the caller, in threads
         of its own, as far as the budget lets it. ``progress`` is called before each tensor is handed
         out. The first error ends it; a ``KeyboardInterrupt`` or the end of a ``with`` does too.
+
+        ``device`` is for torch. To devices of CUDA and of ROCm the bytes are copied from pinned memory
+        while the next are read, straight into the tensors: the budget then bounds what is taken of the
+        host's memory, and as many bytes again of tensors that have memory of the device and were not handed
+        out, one at least (without a budget 1 GiB). No GPU has run this yet. To every other device, or where the runtime is not found,
+        torch copies each tensor when it is handed out. ``"meta"`` reads nothing.
         """
         return Running(self, framework, _options.device(device), progress)
 
@@ -221,7 +261,14 @@ class Running:
     """A plan that is being carried out: iterate over it, once."""
 
     def __init__(
-        self, plan: Plan, framework: str, device: Any, progress: Callable[[Progress], None] | None
+        self,
+        plan: Plan,
+        framework: str,
+        device: Any,
+        progress: Callable[[Progress], None] | None,
+        *,
+        stage: int | None = None,
+        own: bool = False,
     ) -> None:
         module = _ADAPTERS.get(framework)
         if module is None:
@@ -233,30 +280,55 @@ class Running:
         self._device = device
         self._report = progress
         self._done = 0
-        self._running: _Execution = plan._plan.execute()
+        self._own = own
+        self._meta = deque(plan._reading_order()) if device == "meta" else None
+        if stage is None and device not in ("cpu", "meta"):
+            stage = self._adapter._stage_of(device)
+        # What has no data is not read.
+        source = plan._plan if self._meta is None else _Plan(plan._checkpoint)
+        self._running: _Execution = source.execute(device=stage)
+        self._feed = None if stage is None else _Feed(self._running, plan, self._adapter, device)
         # Nothing is done to a tensor but to make it.
-        self._plain = device == "cpu" and progress is None and not plan._casts and not plan._copied
+        plain = device == "cpu" and progress is None and not plan._casts and not plan._copied
+        self._plain = plain and stage is None and not own
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return self
 
     def __next__(self) -> tuple[str, Any]:
-        row = self._running.next()
-        if row is None:
-            raise StopIteration
-        name, code, shape, memory = row
+        name, tensor = self._next()
         plan = self._plan
-        tensor = plan._out[name] if memory is None else self._adapter._of_memory(memory, code, shape, name)
-        if memory is not None and self._device != "cpu":
-            tensor = tensor.to(self._device)
         if name in plan._casts:
             tensor = self._adapter._cast(tensor, plan._casts[name])
-        if name in plan._copied:
+        if name in plan._copied and tensor is not plan._out[name]:
             self._adapter._copy(plan._out[name], tensor)
             tensor = plan._out[name]
         self._done += 1
         if self._report is not None:
             self._report(self.progress())
+        return name, tensor
+
+    def _next(self) -> tuple[str, Any]:
+        if self._meta is not None:
+            if not self._meta:
+                raise StopIteration
+            name, code, shape, _ = self._meta.popleft()
+            return name, self._adapter._meta(code, shape, name)
+        if self._feed is not None:
+            self._feed.fill()
+        row = self._running.next()
+        if row is None:
+            raise StopIteration
+        name, code, shape, memory = row
+        if self._feed is not None and memory is None:
+            return name, self._feed.taken(name)
+        if memory is None:
+            return name, self._plan._out[name]
+        tensor = self._adapter._of_memory(memory, code, shape, name)
+        if self._device != "cpu":
+            tensor = tensor.to(self._device)
+        elif self._own and memory.mapped:
+            tensor = tensor.clone()
         return name, tensor
 
     def progress(self) -> Progress:
@@ -277,6 +349,57 @@ class Running:
 
     def __exit__(self, _exc_type: Any, _exc_value: Any, _traceback: Any) -> None:
         self.close()
+
+
+class _Feed:
+    """Memory of a device for the tensors of an execution: made when their turn comes, some bytes ahead of
+    the caller."""
+
+    def __init__(self, running: _Execution, plan: Plan, adapter: Any, device: Any) -> None:
+        self._running = running
+        self._plan = plan
+        self._adapter = adapter
+        self._device = device
+        self._ahead = plan._budget_bytes() or _AHEAD
+        self._rows = running.order()
+        adapter._check(code for _, code, _, _ in self._rows)
+        self._next = 0
+        self._made: dict[str, tuple[Any, int]] = {}
+        self._bytes = 0
+
+    def fill(self) -> None:
+        """Makes memory for what the next tensor is read together with, and for more as far as it goes."""
+        lacking = self._running.lacks()
+        fresh = []
+        while self._next < len(self._rows):
+            name, code, shape, size = self._rows[self._next]
+            if lacking == 0 and self._bytes + size > self._ahead:
+                break
+            place, self._next = self._next, self._next + 1
+            out = self._plan._out.get(name)
+            if out is not None and name not in self._plan._copied:
+                # The caller's memory on the host.
+                continue
+            if out is None or not self._adapter._takes(out, code, self._device):
+                out = self._adapter._allocate(code, shape, name, self._device)
+            self._made[name] = (out, size)
+            self._bytes += size
+            if size > 0:
+                fresh.append((place, out))
+                lacking = max(lacking - 1, 0)
+        if fresh:
+            # Memory that is used again may still be in use by what runs on the device.
+            self._adapter._settle(fresh[0][1])
+        for place, tensor in fresh:
+            self._running.give(place, self._adapter._flat(tensor))
+
+    def taken(self, name: str) -> Any:
+        """The tensor called ``name``, which was read."""
+        if name not in self._made:
+            return self._plan._out[name]
+        tensor, size = self._made.pop(name)
+        self._bytes -= size
+        return tensor
 
 
 def _adapter_of(out: Any) -> Any:

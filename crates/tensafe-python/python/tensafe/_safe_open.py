@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -162,16 +163,24 @@ class safe_open:
         return TensorMeta(dtype, shape, (begin, end))
 
     def prefetch(
-        self, plan: dict[str, slice | None] | None = None, *, device: Any = None, threads: int = 8
+        self,
+        plan: Mapping[str, Any] | None = None,
+        *,
+        device: Any = None,
+        threads: int = 8,
+        budget: int | str | None = None,
     ) -> PrefetchLoader:
         """Starts loading tensors in the background; see :class:`PrefetchLoader`.
 
-        ``plan`` maps names to ``None`` for a whole tensor, or to a slice of step 1 along its first
-        dimension; without a plan every tensor is loaded. ``device`` defaults to the file's.
+        ``plan`` maps names to ``None`` for a whole tensor, to a slice along its first dimension, or to a
+        tuple of slices, integers and an ellipsis with at least one slice, such as ``np.s_[:, 8:16]``; steps
+        are 1 and bounds are within the tensor. Without a plan every tensor is loaded, of all files where
+        there are several. ``device`` defaults to the file's. ``threads`` bounds how many parts of the plan are read
+        at once; each is read by as many threads as its disk likes. ``budget`` bounds the memory, in bytes or as text such
+        as ``"2GiB"``, of tensors that are loading, or loaded and not taken.
         """
-        return PrefetchLoader(
-            self, plan, self._device if device is None else _options.device(device), threads
-        )
+        target = self._device if device is None else _options.device(device)
+        return PrefetchLoader(self, plan, target, threads, budget)
 
     def _require(self, name: str) -> None:
         if name not in self._checkpoint():

@@ -24,7 +24,7 @@ import os
 import runpy
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -41,16 +41,21 @@ class safe_open(tensafe.safe_open):
     __doc__ = tensafe.safe_open.__doc__
 
     def prefetch(
-        self, plan: dict[str, slice | None] | None = None, *, device: Any = None, threads: int = 8
+        self,
+        plan: Mapping[str, Any] | None = None,
+        *,
+        device: Any = None,
+        threads: int = 8,
+        budget: int | str | None = None,
     ) -> _prefetch.PrefetchLoader:
         # Callers of the published package take this refusal for "load it the usual way".
         if self._framework == "torch":
-            _prefetch._rows(self, plan)
+            _prefetch._rows(self, plan, rows_only=True)
             target = self._device if device is None else _options.device(device)
             kind = str(target).partition(":")[0]
             if not isinstance(target, int) and kind != "cuda":
                 raise tensafe.SafetensorError(f"prefetch loads to cuda devices, not {target}")
-        return super().prefetch(plan, device=device, threads=threads)
+        return super().prefetch(plan, device=device, threads=threads, budget=budget)
 
 
 def _surface() -> ModuleType:

@@ -21,6 +21,7 @@ from torch.utils.dlpack import from_dlpack
 from ._convert import load_options
 from ._errors import UnsupportedError
 from ._open import checkpoint_of_buffer
+from ._plan import Plan, Running
 from ._safe_open import safe_open
 from ._save import SaveHandle, start_save
 from ._sharing import SHARED_DOC, _find_shared_tensors, _remove_duplicate_names
@@ -30,7 +31,7 @@ from ._sharing import _is_complete as _is_complete
 from ._sharing import _size_of as _size_of
 from ._sharing import storage_ptr as storage_ptr
 from ._sharing import storage_size as storage_size
-from ._tensafe import DTYPES, Checkpoint, Execution, load_pickle_dlpack, write
+from ._tensafe import DTYPES, Checkpoint, Execution, can_stage, load_pickle_dlpack, write
 from ._tensafe import TensorSpec as TensorSpec
 
 __all__ = [
@@ -442,8 +443,18 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> torch.Tensor:
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, torch.Tensor]:
     if device == "meta":
         return {name: _meta(code, shape, name) for name, code, shape, *_ in checkpoint.infos()}
+    if device != "cpu" and (stage := _stage_of(device)) is not None:
+        return _get_all_staged(checkpoint, device, stage)
     tensors = checkpoint.load_dlpack(_from_capsule, _CROSSINGS, versioned=_VERSIONED)
     return _placed(tensors, device)
+
+
+def _get_all_staged(checkpoint: Checkpoint, device: Any, stage: int) -> dict[str, torch.Tensor]:
+    plan = Plan(checkpoint, None, "file")
+    for name in checkpoint.offset_names():
+        plan.add(name)
+    with Running(plan, "torch", device, None, stage=stage) as running:
+        return dict(running)
 
 
 # How a plan makes tensors of this framework.
@@ -501,7 +512,45 @@ def _is_basic(index: Any) -> bool:
     )
 
 
-def _get_owned(checkpoint: Checkpoint, name: str, rows: slice | None, device: Any) -> torch.Tensor:
-    """A tensor, or rows of it, in memory of its own on ``device``: what a prefetch hands out."""
-    tensor = _get(checkpoint, name, "cpu") if rows is None else _get_region(checkpoint, name, rows, "cpu")
-    return tensor.clone() if device == "cpu" else tensor.to(device)
+# How a plan reads onto a device of this framework.
+
+
+def _stage_of(device: Any) -> int | None:
+    """The number of the device whose runtime copies to it from pinned memory, ``None`` where torch does."""
+    if sys.byteorder == "big" or not (torch.version.cuda or torch.version.hip):
+        return None
+    place = torch.device(device)
+    if place.type != "cuda" or not torch.cuda.is_available():
+        return None
+    index = torch.cuda.current_device() if place.index is None else place.index
+    return index if can_stage(index) else None
+
+
+def _check(codes: Iterable[str]) -> None:
+    for code in codes:
+        _known(code, "")
+
+
+def _allocate(code: str, shape: list[int], name: str, device: Any) -> torch.Tensor:
+    dtype = _known(code, name)
+    return torch.empty(_packed_shape(shape, name) if dtype in _PACKED else shape, dtype=dtype, device=device)
+
+
+def _takes(out: torch.Tensor, code: str, device: Any) -> bool:
+    """Whether the file's bytes can be copied into ``out`` as they are, on ``device``."""
+    place = torch.device(device)
+    same = out.device.type == place.type and place.index in (None, out.device.index)
+    return (
+        same and out.is_contiguous() and out.dtype == _TYPES.get(code) and not (out.is_conj() or out.is_neg())
+    )
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a contiguous tensor."""
+    return tensor.detach().reshape(-1).view(torch.uint8)
+
+
+def _settle(tensor: torch.Tensor) -> None:
+    """Waits for what runs on the tensor's device: its memory may have been another's, which is in use."""
+    if tensor.is_cuda:
+        torch.cuda.current_stream(tensor.device).synchronize()

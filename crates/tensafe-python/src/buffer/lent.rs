@@ -12,6 +12,9 @@ use tensafe::Destination;
 
 use super::dlpack::Unversioned;
 
+/// Memory of a device that the runtime of CUDA or of ROCm copies to.
+const DEVICES: [i32; 2] = [2, 10];
+
 /// Memory on the host that DLPack calls the CPU's, and memory of the host that a device may use too.
 const HOST: [i32; 3] = [1, 3, 11];
 
@@ -38,12 +41,22 @@ impl Lent {
         let protocol = object.getattr_opt(intern!(py, "__dlpack__"))?;
         // numpy's dtypes from elsewhere have no word in DLPack, but their arrays are buffers.
         match protocol.filter(|_| !is_array(object)) {
-            Some(export) => Self::of_capsule(&export.call0()?),
+            Some(export) => Self::of_capsule(&export.call0()?, &HOST, false),
             None => Self::of_buffer(object),
         }
     }
 
-    fn of_capsule(capsule: &Bound<'_, PyAny>) -> PyResult<Self> {
+    /// The memory of `object`, a tensor, that a stager copies to: a device's, or with `host` the host's
+    /// in its place.
+    ///
+    /// # Errors
+    /// `BufferError` where it is elsewhere, or is walked backwards.
+    pub(crate) fn on_device(object: &Bound<'_, PyAny>, host: bool) -> PyResult<Self> {
+        let capsule = object.call_method0(intern!(object.py(), "__dlpack__"))?;
+        Self::of_capsule(&capsule, if host { &HOST } else { &DEVICES }, true)
+    }
+
+    fn of_capsule(capsule: &Bound<'_, PyAny>, kinds: &[i32], on_device: bool) -> PyResult<Self> {
         // SAFETY: any object may be asked; a capsule that was taken, or is none, is an error.
         let managed = unsafe { ffi::PyCapsule_GetPointer(capsule.as_ptr(), NAME.as_ptr()) };
         if managed.is_null() {
@@ -52,8 +65,9 @@ impl Lent {
         // SAFETY: a capsule of this name holds a `DLManagedTensor` until somebody takes it, which nobody
         // does while we have it.
         let tensor = unsafe { &(*managed.cast::<Unversioned>()).tensor };
-        if !HOST.contains(&tensor.device.kind) {
-            let text = format!("memory of the device kind {} is not the host's", tensor.device.kind);
+        if !kinds.contains(&tensor.device.kind) {
+            let needed = if kinds == HOST { "the host's" } else { "that of a device that is copied to" };
+            let text = format!("memory of the device kind {} is not {needed}", tensor.device.kind);
             return Err(PyBufferError::new_err(text));
         }
         let dimensions = usize::try_from(tensor.dimensions).unwrap_or(0);
@@ -71,7 +85,7 @@ impl Lent {
         let strides: Vec<u64> = strides.iter().map(|stride| stride.saturating_mul(element_bytes)).collect();
         let offset = usize::try_from(tensor.byte_offset).unwrap_or(usize::MAX);
         let start = tensor.data.cast::<u8>().wrapping_add(offset);
-        Self::new(start.cast(), element_bytes, shape, strides, capsule.clone().unbind())
+        Self::new(start.cast(), element_bytes, shape, strides, on_device, capsule.clone().unbind())
     }
 
     fn of_buffer(object: &Bound<'_, PyAny>) -> PyResult<Self> {
@@ -83,7 +97,7 @@ impl Lent {
         let shape = sizes(buffer.shape());
         let strides: Vec<i64> = buffer.strides().iter().map(|stride| *stride as i64).collect();
         let (start, element) = (buffer.buf_ptr(), buffer.item_size() as u64);
-        Self::new(start, element, shape, unsigned(&strides)?, buffer)
+        Self::new(start, element, shape, unsigned(&strides)?, false, buffer)
     }
 
     fn new(
@@ -91,6 +105,7 @@ impl Lent {
         element_bytes: u64,
         shape: Vec<u64>,
         strides: Vec<u64>,
+        on_device: bool,
         owner: impl Send + 'static,
     ) -> PyResult<Self> {
         let empty = shape.contains(&0);
@@ -101,10 +116,16 @@ impl Lent {
             last.and_then(|last| last.checked_add(element_bytes)).and_then(|len| usize::try_from(len).ok());
         let len =
             len.ok_or_else(|| PyValueError::new_err("strides reach beyond what this host can address"))?;
+        let (start, len) = (start.cast(), if empty { 0 } else { len });
+        if on_device {
+            // SAFETY: as below; the adapter has waited for what the device was to do with the memory before.
+            let memory = unsafe { Destination::on_device(start, len, owner) };
+            return Ok(Self { memory, element_bytes, shape, strides });
+        }
         // SAFETY: the exporter of the capsule or of the buffer keeps the bytes that shape and strides
         // reach for as long as the owner is held. That nobody else uses them until the plan was carried
         // out is what the documentation of `Plan.into` asks of its caller.
-        let memory = unsafe { Destination::new(start.cast(), if empty { 0 } else { len }, owner) };
+        let memory = unsafe { Destination::new(start, len, owner) };
         Ok(Self { memory, element_bytes, shape, strides })
     }
 }
