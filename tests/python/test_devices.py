@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import tensafe
-import tensafe.torch
-import torch
 from tensafe._plan import Plan, Running
+
+torch = pytest.importorskip("torch")
+import tensafe.torch  # noqa: E402
 
 ACCESS = ["auto", "mmap", "pread", "direct"]
 # The processor copies, to memory of the host in the place of a device's.

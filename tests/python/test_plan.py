@@ -9,13 +9,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 import tensafe
 import tensafe.numpy
-import tensafe.torch
-import torch
+
+torch = pytest.importorskip("torch")
+ml_dtypes = pytest.importorskip("ml_dtypes")
+import tensafe.torch  # noqa: E402
 
 ACCESS = ["auto", "mmap", "pread", "direct"]
 
