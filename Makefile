@@ -18,7 +18,7 @@ check:                 ## what needs no Python environment: format, lints, edges
 spec:                 ## rules of docs/spec.md that no test cites
 	@python3 tools/spec.py
 
-bench:                ## load, cut and save beside everyone who runs on a CPU: half an hour, 20 GB
+bench:                ## load, cut and save beside everyone who runs on a CPU: most of an hour, 20 GB
 	@python3 tools/env.py --tools bench bench-rc
 	@python3 tools/env.py --wheel main
 	@python3 bench/load.py

@@ -84,7 +84,7 @@ CELLS: tuple[Cell, ...] = (
         finish=_COPIED,
         ways=_SOME,
         share=0.5,
-        estimate=2.8,
+        estimate=3.5,
     ),
     Cell(
         "cold-shards",

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,21 @@ def main() -> int:
             name: server.ask({"action": "versions", "packages": PACKAGES}) for name, server in servers.items()
         }
         about = machine.describe(root, installed, arguments.rounds, sys.argv)
-        outcomes = measure(Runner(servers, missing, place, arguments.rounds), chosen, arguments)
+        headers = count_headers() if HEADER in groups else None
+        outcomes: list[Outcome] = []
+
+        def show() -> Path:
+            text = report.render(about, outcomes, bars.check(outcomes, headers), headers)
+            return write(arguments, root, text, chart.render(outcomes))
+
+        # Written after each cell too: whoever ends a long run keeps what was measured.
+        for outcome in measure(Runner(servers, missing, place, arguments.rounds), chosen, arguments):
+            outcomes.append(outcome)
+            show()
+        say(f"{show()}")
     finally:
         for server in servers.values():
             server.close()
-    headers = count_headers() if HEADER in groups else None
-    checked = bars.check(outcomes, headers)
-    write(arguments, root, report.render(about, outcomes, checked, headers), chart.render(outcomes))
     return failures(outcomes)
 
 
@@ -130,7 +139,7 @@ def make_files(server: Server, root: Path, arguments: argparse.Namespace) -> Pla
     return Place(root, arguments.copies)
 
 
-def measure(runner: Runner, chosen: list[Cell], arguments: argparse.Namespace) -> list[Outcome]:
+def measure(runner: Runner, chosen: list[Cell], arguments: argparse.Namespace) -> Iterator[Outcome]:
     seconds = sum(
         cell.rounds(arguments.rounds)
         * len((*cell.ways, *cell.limits))
@@ -140,14 +149,12 @@ def measure(runner: Runner, chosen: list[Cell], arguments: argparse.Namespace) -
     say(
         f"{len(chosen)} cells, {arguments.rounds} rounds, on a quiet machine about {seconds / 60:.0f} minutes"
     )
-    outcomes = []
     for cell in chosen:
         outcome = runner.run(cell)
-        outcomes.append(outcome)
         say(
             f"{cell.name:<14} {outcome.seconds:.0f} s, {outcome.timed:.0f} s of it timed {outcome.aborted}".rstrip()
         )
-    return outcomes
+        yield outcome
 
 
 def count_headers() -> list[dict[str, Any]] | str:
@@ -164,14 +171,14 @@ def count_headers() -> list[dict[str, Any]] | str:
     return rows
 
 
-def write(arguments: argparse.Namespace, root: Path, text: str, picture: str) -> None:
+def write(arguments: argparse.Namespace, root: Path, text: str, picture: str) -> Path:
     # A part of the cells, or small files, are no results to show.
     whole = not arguments.quick and not arguments.cells
     target: Path = arguments.report or (BENCH if whole else root) / "RESULTS.md"
     before = target.read_text() if target.exists() else "# Results\n"
     target.write_text(report.replace_section(before, text))
     target.with_name("results.svg").write_text(picture)
-    say(f"{target}")
+    return target
 
 
 def failures(outcomes: list[Outcome]) -> int:
