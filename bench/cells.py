@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _SAFETENSORS = ("safetensors", "safetensors-rc")
-_TENSAFE = ("tensafe", "tensafe-direct", "tensafe-owned", "tensafe-pread", "tensafe-plan")
+_TENSAFE = ("tensafe", "tensafe-direct", "tensafe-owned", "tensafe-pread", "tensafe-plan", "tensafe-stream")
 _OTHERS = ("torch-mmap", "torch", "fastsafetensors", "runai", "tensorizer")
 
 

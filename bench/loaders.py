@@ -89,11 +89,11 @@ def _bytes_of_safetensors() -> Load:
     return lambda source: _merged(load_file, source)
 
 
-def _plan(path: str, cuts: Cuts | None, **options: str) -> Any:
+def _plan(path: str, cuts: Cuts | None, io: str = "auto", **options: str) -> Any:
     """A plan over a file or a directory: of every tensor, or of cuts."""
     import tensafe
 
-    checkpoint: Any = tensafe.open(path)
+    checkpoint: Any = tensafe.open(path, io=io)
     if not hasattr(checkpoint, "plan"):
         raise UnavailableError("tensafe.open(...) has no `plan`")
     plan = checkpoint.plan(order="file", **options)
@@ -112,13 +112,13 @@ def _planned() -> Load:
     return load
 
 
-def _planned_stream() -> Load:
-    """Within a budget: tensors come one after another and are dropped by who takes them."""
+def _planned_stream(budget: str) -> Callable[[], Load]:
+    """Read within a budget: tensors come one after another and are dropped by who takes them."""
 
     def load(source: Source) -> Stream:
-        yield from _plan(source.path, None, budget="256MiB").execute("torch")
+        yield from _plan(source.path, None, io="direct", budget=budget).execute("torch")
 
-    return load
+    return lambda: load
 
 
 def _torch(mmap: bool) -> Callable[[], Load]:
@@ -262,7 +262,8 @@ LOADERS: dict[str, Way] = {
     "tensafe-owned": Way("tensafe owned", _loading("tensafe.torch", merge=False, owned=True)),
     "tensafe-pread": Way("tensafe pread", _loading("tensafe.torch", merge=False, backend="pread")),
     "tensafe-plan": Way("tensafe plan", _planned),
-    "tensafe-budget": Way("tensafe plan, budget 256 MiB", _planned_stream),
+    "tensafe-stream": Way("tensafe plan, direct, budget 512 MiB", _planned_stream("512MiB")),
+    "tensafe-budget": Way("tensafe plan, direct, budget 256 MiB", _planned_stream("256MiB")),
     **_of_safetensors("mmap", _loading("safetensors.torch", merge=True), "mmap"),
     **_of_safetensors("pread", _loading("safetensors.torch", merge=True, backend="pread"), "pread"),
     **_of_safetensors("bytes", _bytes_of_safetensors, "load(bytes)"),
