@@ -58,6 +58,12 @@ impl Budget {
         fits.then_some(true)
     }
 
+    /// Bytes that could be taken now.
+    pub(crate) fn left(&self) -> u64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.limit.saturating_sub(state.taken)
+    }
+
     /// Gives bytes back.
     pub(crate) fn give(&self, bytes: u64) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -97,6 +97,11 @@ impl HandOff {
         self.budget.take(bytes)
     }
 
+    /// Bytes that the budget has left.
+    pub(crate) fn left(&self) -> u64 {
+        self.budget.left()
+    }
+
     /// Gives the bytes of a memory, which was handed out, back to the budget.
     pub(crate) fn release(&self, bytes: u64) {
         self.budget.give(bytes);

@@ -29,7 +29,7 @@ use crate::{
     explain::Method,
     hand_off::HandOff,
     lower::{Memory, PAGE, Program, Read},
-    pool::claim,
+    pool::{claim, trim_pool},
     source::checked_range,
     stage::{Stager, ring::Ring},
 };
@@ -226,7 +226,15 @@ impl Shared {
             len.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| Error::too_large_for_host(bytes))?;
         let arena = Arena::unclaimed(len).map_err(|e| Error::memory(bytes, e))?;
         *locked(&slot.target) = Some(Target::Own(arena));
+        self.keep_within_budget();
         Ok(true)
+    }
+
+    /// What the pool keeps counts too, where a budget was promised: no more of it than is left.
+    fn keep_within_budget(&self) {
+        if self.program.budget.is_some() {
+            trim_pool(usize::try_from(self.hand_off.left()).unwrap_or(usize::MAX));
+        }
     }
 
     /// Takes memory of a device for the entry at a place of the plan.
@@ -450,6 +458,8 @@ impl Shared {
     /// The bytes of a memory, once the last request for it is done. `alone` says that no worker is
     /// there to read: the caller does.
     pub(crate) fn wait_for(&self, memory: usize, alone: bool) -> Result<Buffer, Error> {
+        // The caller may have dropped tensors since.
+        self.keep_within_budget();
         if alone {
             self.work_or_tell();
         }
