@@ -1,9 +1,9 @@
 # Everything that is done with this tree, by name. `make demo` and `make test` install what they need.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check spec bench bench-quick bench-pickles fuzz tsan docs lint fmt clean
+.PHONY: help demo test test-integrations check spec bench bench-quick bench-pickles fuzz tsan docs lint fmt clean
 
 help:                 ## this list
-	@sed -n 's/^\([a-z-]*\): *## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\): *## */\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo:                 ## a real model: inspect, load, save, verify
 	@python3 tools/env.py --wheel main
@@ -11,6 +11,9 @@ demo:                 ## a real model: inspect, load, save, verify
 
 test:                 ## everything that is tested
 	@python3 tools/test.py
+
+test-integrations:    ## torch.distributed, vLLM, DeepSpeed, Ray and the Hub's libraries: part of `test`
+	@python3 tools/test.py --integrations
 
 check:                 ## what needs no Python environment: format, lints, edges, spec, Rust tests
 	@python3 tools/test.py format edges spec corpus pickles-hostile pickles-benign clippy rust rustdoc

@@ -2,6 +2,7 @@
 
     python3 tools/env.py NAME...           .venv/NAME with requirements/NAME.txt, pinned
     python3 tools/env.py --wheel NAME...   the same, and the package built from this tree
+    python3 tools/env.py --built NAME...   the same, and the package as it was built last
     python3 tools/env.py --tools           programs of Debian that tests run
 
 An environment whose requirements have not changed is left as it is.
@@ -23,7 +24,7 @@ WHEELS = ROOT / ".cache" / "wheels"
 # Programs of Debian, each in the package of its name.
 TOOLS = ["fio", "strace"]
 # Environments that see the packages of another one behind their own: torch is large.
-OVER = {"bench": "main", "bench-rc": "main"}
+OVER = {"bench": "main", "bench-rc": "main", "deepspeed": "main", "ray": "main"}
 
 
 def python(name: str) -> Path:
@@ -77,6 +78,11 @@ def build_wheel() -> Path:
     return wheel
 
 
+def built_wheel() -> Path:
+    """The wheel that was built last, or else a new one."""
+    return next(WHEELS.glob("*.whl"), None) or build_wheel()
+
+
 def install_wheel(name: str, wheel: Path) -> None:
     create(name)
     options = ("--quiet", "--disable-pip-version-check", "--force-reinstall", "--no-deps")
@@ -101,6 +107,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--wheel", action="store_true", help="build the package and install it too")
+    parser.add_argument("--built", action="store_true", help="install the package as it was built last")
     parser.add_argument("--tools", action="store_true", help="install the programs that tests run")
     parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
@@ -112,8 +119,8 @@ def main() -> None:
             install_tools()
         for name in arguments.names:
             create(name)
-        if arguments.wheel:
-            wheel = build_wheel()
+        if arguments.wheel or arguments.built:
+            wheel = build_wheel() if arguments.wheel else built_wheel()
             for name in arguments.names:
                 install_wheel(name, wheel)
 

@@ -1,6 +1,6 @@
 """Runs everything that is tested, and ends with one line: N passed, N failed, N skipped.
 
-    python3 tools/test.py [--list] [STEP...]
+    python3 tools/test.py [--list] [--integrations] [STEP...]
 
 A step is a command; what it prints goes to .cache/test/STEP.log, and is shown where it fails. Steps
 that do not wait for each other run side by side.
@@ -26,6 +26,8 @@ LOADING = tuple(
     f"tests/python/test_{name}.py"
     for name in ("loading", "open", "exchange", "properties", "frameworks", "plan", "handover")
 )
+# The systems that load models, the slowest first: directories of tests/integrations/.
+INTEGRATIONS = ("vllm", "deepspeed", "ray", "torch", "hub")
 
 
 @dataclass
@@ -122,6 +124,10 @@ def steps() -> list[Step]:
             "tests",
             "--ignore=tests/test_tf_comparison.py",
         ),
+        *(
+            Step(f"integrations-{name}", ("python3", "tools/integrations.py", name), ("wheel",), counts="pytest")
+            for name in INTEGRATIONS
+        ),
         python("reference-tensorflow", TF, "tools/reference.py", "0.9.0rc1", "tests/test_tf_comparison.py"),
         python("reference-paddle", TF, "tools/reference.py", "0.8.0", "tests/test_paddle_comparison.py"),
     ]
@@ -174,6 +180,8 @@ def report(step: Step, log: Path) -> None:
         f"{step.name:<22} {mark:<7} {step.passed} passed, {step.failed} failed{skipped}  [{step.seconds:.0f} s]",
         flush=True,
     )
+    for line in re.findall(r"^.* could not be installed: .*$", log.read_text(errors="replace"), re.MULTILINE):
+        print(f"    skipped: {line}", flush=True)
     if step.failed:
         lines = log.read_text(errors="replace").splitlines()
         print("\n".join(f"    {line}" for line in lines[-60:]), flush=True)
@@ -184,9 +192,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--list", action="store_true", help="list the steps")
+    parser.add_argument("--integrations", action="store_true", help="run those of other systems alone")
     parser.add_argument("names", nargs="*", metavar="STEP", help="run these alone")
     arguments = parser.parse_args()
-    chosen = [step for step in steps() if not arguments.names or step.name in arguments.names]
+    wanted = list(arguments.names)
+    if arguments.integrations:
+        wanted += ["environments", "wheel", *(f"integrations-{name}" for name in INTEGRATIONS)]
+    chosen = [step for step in steps() if not wanted or step.name in wanted]
     if arguments.list:
         print("\n".join(f"{step.name:<22} {' '.join(step.command)}" for step in chosen))
         return 0
