@@ -107,7 +107,7 @@ def _both(*names: str) -> tuple[str, ...]:
     return tuple(f"{version}-{name}" for name in names for version in ("safetensors", "safetensors-rc"))
 
 
-_OURS = ("tensafe", "tensafe-direct", "tensafe-owned", "tensafe-pread", "tensafe-plan")
+_OURS = ("tensafe", "tensafe-direct", "tensafe-owned", "tensafe-stream")
 _PUBLISHED = _both("mmap", "pread", "bytes")
 _RIVALS = (*_PUBLISHED, "torch-mmap", "torch", "fastsafetensors", "runai", "tensorizer")
 _LIMITS = ("fio-read", "dd-read")

@@ -5,10 +5,10 @@
     python3 bench/load.py --quick --dir DIR                 small files, two rounds: shows that it works
 
 Each measurement is a process of its own, forked where torch is imported already. The ways of a cell take
-turns within each round, and who begins changes; what is compared are the ratios of a round, shown as
+turns within each round, in an order of chance; what is compared are the ratios of a round, shown as
 their median with the tenth and the ninetieth part. Pages are dropped, or read, and the page cache is asked
 whether it is so, before every clock. Every tensor of every way is compared with the bytes of the file once
-in the run; the sums of what was consumed are compared every time. `bench/README.md` says more.
+in the run; the sums of what was consumed are compared every time.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from types import TracebackType
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CACHESTAT = 451
+_POPULATE_WRITE = 23
 # A cold file may keep this part of its pages: a page or two that the kernel holds for a moment.
 COLD = 0.001
 
@@ -104,6 +105,21 @@ def make_warm(paths: Iterable[Path]) -> None:
         else:
             if found < 1.0:
                 raise CacheError(f"{path.name}: only {found:.1%} of its pages stay in the page cache")
+
+
+def touch(count: int) -> None:
+    """Takes so many bytes of memory, writes to them and lets them go: who takes memory next gets these.
+
+    The host of a virtual machine may take free memory away. Whoever touches it next then waits until
+    the host has found some: up to milliseconds for 2 MiB, which no loader can do anything about.
+    """
+    with mmap.mmap(-1, count) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        try:
+            memory.madvise(_POPULATE_WRITE)
+        except OSError:
+            # Kernels before 5.14: the tables differ more from round to round.
+            return
 
 
 def flush(path: Path) -> None:

@@ -12,12 +12,14 @@ from runner import Outcome
 Row = dict[str, Any]
 BEGIN, END = "<!-- begin: bench/load.py -->", "<!-- end: bench/load.py -->"
 _METHOD = """\
-Every measurement is a process of its own; ways take turns within a round. Times and figures are medians of
-the rounds. *Beside* is a way's time over that of the first row, round by round: the median, and the tenth to
-the ninetieth part; above 1 the first row is faster. *Cold*: the pages of the file were dropped, and the page
-cache said so; the host of a virtual machine may still have them. *Read* is what the process read from the
-disk, *growth* the most that its anonymous memory (RssAnon of /proc/PID/status, every 2 ms, seen from outside)
-grew while the clock ran, *peak* its VmHWM, torch included."""
+Every measurement is a process of its own; ways take turns within a round, in an order of chance. Times and
+figures are medians of the rounds. *Beside* is a way's time over that of the first row, round by round: the
+median, and the tenth to the ninetieth part; above 1 the first row is faster. *Cold*: the pages of the file
+were dropped, and the page cache said so; the host of a virtual machine may still have them. Before each clock
+as much memory as most ways take is written to and let go: a host that takes free memory away would have
+whoever touches it next wait, for reasons that are no loader's. *Read* is what the process read from the disk,
+*growth* the most that its anonymous memory (RssAnon of /proc/PID/status, every 2 ms, seen from outside) grew
+while the clock ran, *peak* its VmHWM, torch included."""
 
 
 def replace_section(text: str, section: str) -> str:

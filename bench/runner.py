@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import loaders
 from cells import Cell
 from child import Child, ChildError, Server
 from files import Place
-from measure import CacheError, Sampler, make_cold, make_warm, remove
+from measure import CacheError, Sampler, make_cold, make_warm, remove, touch
 
 Row = dict[str, Any]
 
@@ -56,11 +57,9 @@ class Outcome:
 
 
 def turns(names: tuple[str, ...], turn: int) -> Iterator[tuple[int, str]]:
-    """Whose turn it is, with the number of the copy: who begins changes with the round, and every other
-    round goes backwards, so that nobody always follows the same one."""
-    start = turn % len(names)
-    order = names[start:] + names[:start]
-    return enumerate(order if turn % 2 == 0 else reversed(order))
+    """Whose turn it is, with the number of the copy: in an order that chance gives each round, the same in
+    every run, so that nobody always follows the same one."""
+    return enumerate(random.Random(turn).sample(names, len(names)))
 
 
 class Runner:
@@ -190,11 +189,12 @@ class Runner:
 
 
 def prepare(cell: Cell, files: list[Path]) -> None:
-    """The state of the pages that a cell begins with, verified."""
+    """The state of the pages that a cell begins with, verified, and memory that the machine has."""
     if cell.state == "cold":
         make_cold(files)
     elif cell.state == "warm":
         make_warm(files)
+    touch(round(sum(path.stat().st_size for path in files) * cell.touched))
 
 
 def together(rows: list[Row]) -> Row:
