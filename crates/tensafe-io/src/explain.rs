@@ -95,7 +95,6 @@ pub struct Explain {
     pub budget: Option<u64>,
     /// Ranges that are read by one means for one reason, in the order of reading.
     pub ranges: Vec<ExplainedRange>,
-    scratch_each: u64,
     scattered: bool,
 }
 
@@ -120,10 +119,10 @@ pub struct ExplainedRange {
 }
 
 impl Explain {
-    pub(crate) fn new(plan: &Plan, scratch_each: u64) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let tensors = plan.entries().len() as u64;
         let (bytes_needed, budget) = (plan.bytes(), plan.budget());
-        Self { tensors, bytes_needed, budget, scratch_each, ..Self::default() }
+        Self { tensors, bytes_needed, budget, ..Self::default() }
     }
 
     /// Bytes read over bytes needed; 1 where nothing is needed.
@@ -180,7 +179,7 @@ impl Explain {
     pub(crate) fn finish(&mut self, program: &Program) {
         self.workers = (program.workers as u64).min(self.requests);
         let tensors = program.memory_bytes();
-        let scratch = if self.scattered { self.workers.saturating_mul(self.scratch_each) } else { 0 };
+        let scratch = if self.scattered { self.workers.saturating_mul(program.scratch_bytes) } else { 0 };
         // Two for each worker.
         let slabs = program.slab_bytes.saturating_mul(2).saturating_mul(self.workers);
         let tensors = tensors.min(program.budget.unwrap_or(u64::MAX));

@@ -30,6 +30,9 @@ const GROUP_BYTES: u64 = 64 << 10;
 /// set-up of direct reads.
 const WORTH_DIRECT: u64 = 1 << 20;
 
+/// Threads of one execution, at most: with more, disks did not read small pieces faster.
+const MOST_WORKERS: usize = 64;
+
 /// How a file may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Means {
@@ -228,6 +231,7 @@ pub(crate) fn lower(
         lowering.entry(place, entry, facts)?;
     }
     lowering.flush();
+    lowering.share_small_requests();
     lowering.explain.finish(&lowering.program);
     Ok((lowering.program, lowering.explain))
 }
@@ -315,7 +319,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
         let (budget, workers) = (sizes.tensors, sizes.workers);
         let program = Program { budget, scratch_bytes, workers, ..Program::default() };
         let worth_direct = plan.bytes() >= WORTH_DIRECT;
-        let explain = Explain::new(plan, scratch_bytes);
+        let explain = Explain::new(plan);
         Ok(Self { files, staged, program, explain, open: None, request_bytes, worth_direct, opened: 0 })
     }
 
@@ -517,6 +521,31 @@ impl<'p, 'f> Lowering<'p, 'f> {
         }
         self.explain.read(&open.read, open.needed, open.why);
         self.program.reads.push(open.read);
+    }
+
+    /// Small requests do not fill a queue that is as long as that of large ones: as many more are under way
+    /// at once as take the same memory. Of what is resident none waits, and within a budget memory is
+    /// shared out already.
+    fn share_small_requests(&mut self) {
+        let reads = &self.program.reads;
+        let waits = |read: &&Read| {
+            let far = self.files.get(read.file).is_some_and(|facts| facts.info.latency >= Latency::Network);
+            read.method == Method::Direct || (far && read.method == Method::Buffered)
+        };
+        let waiting = reads.iter().filter(waits).count();
+        let bytes = |read: &Read| read.range.end.saturating_sub(read.range.start);
+        let Some(longest) = reads.iter().map(bytes).max() else { return };
+        if self.program.budget.is_some() || self.program.slab_bytes > 0 {
+            return;
+        }
+        let as_many = (self.request_bytes / longest.max(PAGE)).saturating_mul(self.program.workers as u64);
+        // A thread is worth a few requests.
+        let most = (waiting / 8).min(MOST_WORKERS);
+        let workers = usize::try_from(as_many).unwrap_or(most).min(most);
+        if workers > self.program.workers {
+            self.program.workers = workers;
+            self.program.scratch_bytes = scratch_bytes(longest);
+        }
     }
 
     fn choose(&self, facts: &Facts<'_>, range: &Range<u64>) -> (Method, Why) {

@@ -611,6 +611,34 @@ fn many_threads_mix_regions_tensors_groups_and_plans_of_one_file() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "10 MB in a disk of memory")]
+fn small_cold_pieces_are_asked_for_by_more_threads() {
+    // Rows of 96 KiB, of which 12 KiB each are wanted: too far apart to be read as one.
+    let bytes = bytes_of(&[("rows".to_owned(), Dtype::U8, vec![100, 96 << 10])]);
+    let explained = |disk: Disk, budget: Option<u64>| {
+        let (_disk, file) = open(disk, Access::Owned);
+        let mut plan = Plan::new().with_budget(budget);
+        let info = file.info("rows").unwrap();
+        plan.add(0, file.header(), &info, &Selection::Shard { dimension: 1, rank: 1, world: 8 }).unwrap();
+        let mut execution = Execution::start(Arc::new(plan), &[&file], ExecuteOptions::default()).unwrap();
+        let explained = execution.explain().clone();
+        let part = execution.next().unwrap().unwrap().bytes;
+        let start = file.header().file_range(&info).start as usize;
+        assert!((0..100).all(|row| {
+            let from = start + row * (96 << 10) + (12 << 10);
+            part[row * (12 << 10)..][..12 << 10] == bytes[from..from + (12 << 10)]
+        }));
+        explained
+    };
+    let cold = || Disk::new(bytes.clone());
+    assert_eq!(explained(cold(), None).workers, 12);
+    // Their memory is no more than that of few large requests.
+    assert!(explained(cold(), None).peak_memory < 4 << 20);
+    assert_eq!(explained(cold(), Some(64 << 20)).workers, 4);
+    assert_eq!(explained(Disk { resident: Some(100), ..cold() }, None).workers, 4);
+}
+
+#[test]
 fn workers_fill_parts_of_small_memories_side_by_side() {
     // Small enough for Miri, which has no advice on memory: requests of a page, and less budget than
     // memory, so that there are workers. One tensor is read into rows that are further apart.
