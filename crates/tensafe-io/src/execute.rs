@@ -11,7 +11,8 @@ use std::{
 use crate::{
     Buffer, Destination, Entry, Error, Explain, Plan, Stager, TensorFile,
     content::Content,
-    lower::{Place, Program, lower},
+    lower::lower,
+    program::{Place, Program},
     source::checked_range,
     worker::Shared,
 };

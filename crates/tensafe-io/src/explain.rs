@@ -4,8 +4,9 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use crate::{
     Plan,
-    lower::{PAGE, Program, Read},
+    lower::PAGE,
     plan::Entry,
+    program::{Program, Read},
 };
 
 /// By what means a range reaches memory.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tensafe_format::Header;
 
-use crate::{Buffer, Error, Execution, lower::Place};
+use crate::{Buffer, Error, Execution, program::Place};
 
 /// Consecutive tensors of a file whose bytes are one piece of memory, as they are in the file.
 #[derive(Clone, Debug)]

@@ -45,8 +45,10 @@ mod lower;
 mod mapping;
 mod memory;
 mod parallel;
+mod perform;
 mod plan;
 mod pool;
+mod program;
 mod replace;
 #[cfg(target_os = "linux")]
 mod residency;

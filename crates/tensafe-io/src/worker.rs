@@ -6,16 +6,10 @@
 //! What goes to a device is read into slabs: see [`ring`](crate::stage::ring). Who has copies under way never
 //! waits for the budget, or for memory that comes later: it waits for its copies first, as the caller may
 //! wait for what they bring.
-//!
-//! Memory that requests fill is written through pointers. What makes that sound is an invariant of
-//! [`lower`](crate::lower): no byte of a memory is written by two requests; a memory is handed out
-//! when the last request that has bytes for it is done.
-#![allow(unsafe_code, reason = "workers fill parts of one memory side by side")]
 
 use std::{
     io,
     panic::{self, AssertUnwindSafe},
-    slice,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -23,13 +17,14 @@ use std::{
 };
 
 use crate::{
-    Buffer, Cache, Destination, Error, Plan,
+    Buffer, Destination, Error, Plan,
     arena::Arena,
     content::Content,
-    explain::Method,
     hand_off::HandOff,
-    lower::{Memory, PAGE, Program, Read},
-    pool::{claim, trim_pool},
+    lower::PAGE,
+    perform::Room,
+    pool::trim_pool,
+    program::{Memory, Program, Read},
     source::checked_range,
     stage::{Stager, ring::Ring},
 };
@@ -62,15 +57,6 @@ struct Slot {
 enum Target {
     Own(Arena),
     Caller(Destination),
-}
-
-/// Where the bytes of a memory begin, and how many places before and after may be written too.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
-    start: *mut u8,
-    len: usize,
-    before: usize,
-    after: usize,
 }
 
 /// The next request, for a worker.
@@ -281,158 +267,6 @@ impl Shared {
         }
     }
 
-    fn perform(&self, read: &Read, scratch: &mut Option<Arena>) -> Result<(), Error> {
-        let Some(file) = self.files.get(read.file) else { return Ok(()) };
-        match (read.method, &file.memory) {
-            (Method::Memory, Some(memory)) => {
-                let range = checked_range(&read.range, memory.len() as u64)?;
-                self.spread(read, memory.get(range).unwrap_or_default())?;
-            }
-            (Method::Direct, _) => {
-                if !self.read_in_place(file, read)? {
-                    self.read_apart(file, read, scratch, true)?;
-                }
-            }
-            _ => {
-                if !self.read_straight(file, read)? {
-                    self.read_apart(file, read, scratch, false)?;
-                }
-                self.forget(file, read);
-            }
-        }
-        self.count(file, read)
-    }
-
-    /// Has what was read leave the page cache, where that was asked for.
-    pub(crate) fn forget(&self, file: &Content, read: &Read) {
-        if file.cache == Cache::Drop {
-            file.source.forget(read.range.clone());
-        }
-    }
-
-    /// Counts a request as read, if its file is still the one that was opened.
-    pub(crate) fn count(&self, file: &Content, read: &Read) -> Result<(), Error> {
-        let bytes = read.range.end.saturating_sub(read.range.start);
-        self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
-        file.check_unchanged()
-    }
-
-    /// Reads past the cache into the memory itself, where pages of the file are pages there: the rest
-    /// of the first and of the last page goes beside the bytes. Whether it did.
-    fn read_in_place(&self, file: &Content, read: &Read) -> Result<bool, Error> {
-        let Some((memory, offset)) = read.straight else { return Ok(false) };
-        let Some(room) = self.room(memory) else { return Ok(false) };
-        let len = read.range.end.saturating_sub(read.range.start);
-        let from = read.range.start / PAGE * PAGE;
-        let (before, after) =
-            (read.range.start - from, read.range.end.next_multiple_of(PAGE) - read.range.end);
-        // Beside the bytes of a memory nobody writes; between two requests somebody might.
-        let at_start = before == 0 || (offset == 0 && before <= room.before as u64);
-        let at_end =
-            after == 0 || (offset.saturating_add(len) == room.len as u64 && after <= room.after as u64);
-        let (Ok(offset), Ok(whole)) = (isize::try_from(offset), usize::try_from(before + len + after)) else {
-            return Ok(false);
-        };
-        let start = room.start.wrapping_offset(offset).wrapping_sub(usize::try_from(before).unwrap_or(0));
-        let aligned = start.addr().is_multiple_of(usize::try_from(PAGE).unwrap_or(1));
-        if !at_start || !at_end || !aligned || !room.holds(start, whole) {
-            return Ok(false);
-        }
-        // SAFETY: `holds` checked that these bytes lie within the memory, which stays open until this
-        // request is done. No other request writes them: they are this request's own bytes, or lie
-        // before the first or after the last byte of the memory, where only the request that has that
-        // byte writes.
-        let out = unsafe { slice::from_raw_parts_mut(start, whole) };
-        claim(out);
-        let done = file.source.read_direct(from, out)?;
-        Self::check_short(file, read, done.map(|done| (done as u64).saturating_sub(before)))?;
-        Ok(done.is_some())
-    }
-
-    pub(crate) fn check_short(file: &Content, read: &Read, found: Option<u64>) -> Result<(), Error> {
-        let needed = read.range.end.saturating_sub(read.range.start);
-        match found {
-            Some(found) if found < needed => Err(Error::short(
-                file.source.path(),
-                read.range.start.saturating_add(found),
-                0,
-                needed - found,
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Reads through the cache into the memory itself, where it is one run there. Whether it did.
-    fn read_straight(&self, file: &Content, read: &Read) -> Result<bool, Error> {
-        let Some((memory, offset)) = read.straight else { return Ok(false) };
-        let len = read.range.end.saturating_sub(read.range.start);
-        let Some(out) = self.room(memory).and_then(|room| room.part(offset, len)) else { return Ok(false) };
-        // SAFETY: `part` checked the bounds; the memory stays open until this request is done, and no
-        // other request has these bytes.
-        let out = unsafe { slice::from_raw_parts_mut(out.0, out.1) };
-        claim(out);
-        file.source.read_at(read.range.start, out)?;
-        Ok(true)
-    }
-
-    /// Reads into memory of the worker, and copies the runs from there.
-    fn read_apart(
-        &self,
-        file: &Content,
-        read: &Read,
-        scratch: &mut Option<Arena>,
-        direct: bool,
-    ) -> Result<(), Error> {
-        let from = read.range.start / PAGE * PAGE;
-        let len = read.range.end.next_multiple_of(PAGE).saturating_sub(from);
-        let len = usize::try_from(len).map_err(|_| Error::too_large_for_host(len))?;
-        let before = usize::try_from(read.range.start - from).unwrap_or(0);
-        let bytes = usize::try_from(read.range.end.saturating_sub(read.range.start)).unwrap_or(0);
-        if scratch.as_ref().is_none_or(|arena| arena.len() < len) {
-            *scratch = None;
-            // Enough for most requests to come.
-            let most = usize::try_from(self.program.scratch_bytes).unwrap_or(len);
-            let len = len.max(most.min(256 << 10));
-            *scratch = Some(Arena::pages(len).map_err(|e| Error::memory(len as u64, e))?);
-        }
-        let Some(memory) = scratch.as_mut().and_then(|arena| arena.bytes_mut().get_mut(..len)) else {
-            return Ok(());
-        };
-        let done = if direct { file.source.read_direct(from, memory)? } else { None };
-        Self::check_short(file, read, done.map(|done| done.saturating_sub(before) as u64))?;
-        let wanted = memory.get_mut(before..before.saturating_add(bytes)).unwrap_or_default();
-        if done.is_none() {
-            file.source.read_at(read.range.start, wanted)?;
-        }
-        self.spread(read, wanted)
-    }
-
-    /// Copies the runs of a request to their memories; `bytes` are those of its range.
-    fn spread(&self, read: &Read, bytes: &[u8]) -> Result<(), Error> {
-        let mut known: Option<(usize, Room)> = None;
-        for (memory, run) in self.program.copies(&self.plan, read) {
-            let room = match known {
-                Some((number, room)) if number == memory => room,
-                _ => {
-                    let room = self.room(memory).ok_or_else(Error::cancelled)?;
-                    known = Some((memory, room));
-                    room
-                }
-            };
-            let from = run.from.saturating_sub(read.range.start);
-            let range = checked_range(&(from..from.saturating_add(run.len)), bytes.len() as u64)?;
-            let out = room.part(run.to, run.len);
-            let out = out.ok_or_else(|| {
-                Error::out_of_bounds(run.to..run.to.saturating_add(run.len), room.len as u64)
-            })?;
-            // SAFETY: `part` checked the bounds; the memory stays open until this request is done, and no
-            // other request has these bytes.
-            let out = unsafe { slice::from_raw_parts_mut(out.0, out.1) };
-            out.copy_from_slice(bytes.get(range).unwrap_or_default());
-        }
-        Ok(())
-    }
-
     /// Counts a request off its memories; who waits for one that is complete is told.
     pub(crate) fn finish(&self, read: &Read) {
         self.hand_off.finish(self.program.touched(read));
@@ -483,21 +317,6 @@ impl Shared {
             // The caller has the memory; or there was nothing to read into one.
             _ => Buffer::zeroed(0),
         }
-    }
-}
-
-impl Room {
-    /// `len` bytes from an offset on, where they are the memory's.
-    pub(crate) fn part(&self, offset: u64, len: u64) -> Option<(*mut u8, usize)> {
-        let range = checked_range(&(offset..offset.checked_add(len)?), self.len as u64).ok()?;
-        Some((self.start.wrapping_add(range.start), range.len()))
-    }
-
-    /// Whether `len` bytes from an address on are the memory's, or beside it.
-    fn holds(&self, start: *mut u8, len: usize) -> bool {
-        let first = self.start.addr().saturating_sub(self.before);
-        let end = self.start.addr().saturating_add(self.len).saturating_add(self.after);
-        start.addr() >= first && start.addr().checked_add(len).is_some_and(|stop| stop <= end)
     }
 }
 

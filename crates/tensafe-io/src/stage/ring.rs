@@ -8,13 +8,8 @@ use std::ops::Range;
 
 use super::{Slab, Stager};
 use crate::{
-    Error,
-    content::Content,
-    explain::Method,
-    lower::{PAGE, Read},
-    scatter::Run,
-    source::checked_range,
-    worker::Shared,
+    Error, content::Content, explain::Method, lower::PAGE, program::Read, scatter::Run,
+    source::checked_range, worker::Shared,
 };
 
 /// The slabs, each with the request whose copies are under way.
