@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -226,3 +228,34 @@ def test_saves_to_one_file_leave_one_of_them_whole_at_every_moment(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
     array = tensafe.numpy.load_file(path)["a"]
     assert array.shape == (50_000,) and (array == array[0]).all() and array[0] % 2 == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_process_that_is_forked_while_others_load_can_load(tmp_path):
+    # As the workers of a DataLoader are. What another thread holds at that moment, nobody lets go of in the child.
+    program = """
+        import os, threading, numpy, tensafe.numpy
+        tensafe.numpy.save_file({str(i): numpy.full(40_000, i) for i in range(8)}, "model.safetensors")
+        over = threading.Event()
+        def load():
+            while not over.is_set():
+                tensafe.numpy.load_file("model.safetensors", owned=True)
+        threads = [threading.Thread(target=load) for _ in range(3)]
+        for thread in threads: thread.start()
+        for _ in range(40):
+            child = os.fork()
+            if child == 0:
+                loaded = tensafe.numpy.load_file("model.safetensors", owned=True)
+                os._exit(0 if (loaded["7"] == 7).all() else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        over.set()
+        for thread in threads: thread.join()
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr

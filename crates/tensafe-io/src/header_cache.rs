@@ -5,23 +5,19 @@
 //! cache is an optimisation: where it cannot be used, the header is parsed.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, TryLockError},
-    thread,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use tensafe_format::{Header, ParseOptions};
 
-use crate::{Error, FileSource, Identity, Source as _};
+use crate::{Error, FileSource, Identity, Source as _, sync::lock_briefly};
 
 /// Headers kept at most. The largest published models have fewer files.
 const ENTRIES: usize = 256;
 
 /// Bytes of memory that all kept headers may take. One of 50,000 tensors takes about 5 MiB.
 const BYTES: usize = 64 << 20;
-
-/// How often a lock that another thread has is asked for again.
-const ATTEMPTS: u32 = 100;
 
 static CACHE: Mutex<Cache> = Mutex::new(Cache::new(ENTRIES, BYTES));
 
@@ -44,13 +40,13 @@ pub(crate) fn header(
         return Ok((identity, Arc::new(parse()?)));
     }
     let key = Key { stamp, options: *options };
-    if let Some(header) = lock(&CACHE).and_then(|mut cache| cache.get(&key)) {
+    if let Some(header) = lock_briefly(&CACHE).and_then(|mut cache| cache.get(&key)) {
         return Ok((identity, header));
     }
     let now = SystemTime::now();
     let header = Arc::new(parse()?);
     if stamp.vouches(now, source.file_system().is_local()) && source.stamp()? == stamp {
-        let dropped = lock(&CACHE).map(|mut cache| cache.insert(key, Arc::clone(&header)));
+        let dropped = lock_briefly(&CACHE).map(|mut cache| cache.insert(key, Arc::clone(&header)));
         // Freed when the lock is given back.
         drop(dropped);
     }
@@ -90,20 +86,6 @@ impl Stamp {
 struct Key {
     stamp: Stamp,
     options: ParseOptions,
-}
-
-/// The lock, unless another thread has it for long. A process that was forked while another thread
-/// had it would wait for ever, and parsing is always possible.
-fn lock(cache: &Mutex<Cache>) -> Option<MutexGuard<'_, Cache>> {
-    for _ in 0..ATTEMPTS {
-        match cache.try_lock() {
-            Ok(guard) => return Some(guard),
-            // What is in it stays true: an entry is put in or taken out whole.
-            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => thread::yield_now(),
-        }
-    }
-    None
 }
 
 /// Headers by key, the least recently used first, within bounds.
@@ -240,7 +222,7 @@ mod tests {
         write(&path, "a", 3600);
         let source = FileSource::open(&path).unwrap();
         let key = || Key { stamp: source.stamp().unwrap(), options: ParseOptions::default() };
-        let kept = |key| lock(&CACHE).unwrap().get(&key).is_some();
+        let kept = |key| lock_briefly(&CACHE).unwrap().get(&key).is_some();
         let parsed = (*some_header()).clone();
         let before = key();
         let changing = || {
@@ -268,7 +250,7 @@ mod tests {
         assert_eq!(name(), "b");
         if KEEPS {
             // Longer than a step of the clock that the time of the last change is taken from.
-            thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
             write(&path, "c", 1800);
             File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
             assert_eq!(name(), "c");
@@ -343,21 +325,5 @@ mod tests {
         let mut small = Cache::new(ENTRIES, bytes - 1);
         assert_eq!(small.insert(key(1), some_header()).len(), 1);
         assert_eq!(inodes(&small), []);
-    }
-
-    #[test]
-    fn a_lock_that_is_poisoned_or_held_does_not_stop_anyone() {
-        let cache = Mutex::new(Cache::new(ENTRIES, BYTES));
-        thread::scope(|scope| {
-            let held = cache.lock().unwrap();
-            assert!(scope.spawn(|| lock(&cache).is_none()).join().unwrap());
-            drop(held);
-            let poisons = scope.spawn(|| {
-                let _held = cache.lock().unwrap();
-                panic!("while the lock is held");
-            });
-            assert!(poisons.join().is_err() && cache.is_poisoned());
-        });
-        assert!(lock(&cache).is_some());
     }
 }

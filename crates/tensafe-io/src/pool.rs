@@ -5,11 +5,7 @@
 //! ask for them, where these are not dear.
 #![allow(unsafe_code, reason = "marking pages as free to take changes their content")]
 
-use std::{
-    collections::BTreeMap,
-    io, ptr,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, io, ptr, sync::Mutex};
 #[cfg(target_os = "linux")]
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -17,6 +13,8 @@ use std::{
 };
 
 use memmap2::MmapMut;
+
+use crate::sync::lock_briefly;
 
 /// Lengths are multiples of this many bytes, so that a piece serves tensors of about its size.
 const STEP: usize = 64 << 10;
@@ -68,7 +66,7 @@ impl Pooled {
     /// write it: until then the system may still take the page.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let len = len.checked_next_multiple_of(STEP).ok_or(io::ErrorKind::OutOfMemory)?.max(STEP);
-        let found = pool().take(len);
+        let found = lock_briefly(&POOL).and_then(|mut pool| pool.take(len));
         found.map_or_else(|| Piece::map(len), Ok).map(|piece| Self(Some(piece)))
     }
 
@@ -82,8 +80,11 @@ impl Drop for Pooled {
     fn drop(&mut self) {
         let Some(piece) = self.0.take() else { return };
         // The system is asked while nobody waits for the pool.
-        if pool().has_room(piece.len) && piece.offer() {
-            let refused = pool().keep(piece);
+        if lock_briefly(&POOL).is_some_and(|mut pool| pool.has_room(piece.len)) && piece.offer() {
+            let refused = match lock_briefly(&POOL) {
+                Some(mut pool) => pool.keep(piece),
+                None => Some(piece),
+            };
             drop(refused);
         }
     }
@@ -96,7 +97,7 @@ impl Drop for Pooled {
 /// A system call for each piece.
 pub fn trim_pool(keep: usize) -> usize {
     let mut gone = Vec::new();
-    let mut pool = pool();
+    let Some(mut pool) = lock_briefly(&POOL) else { return 0 };
     let before = pool.bytes;
     while pool.bytes > keep {
         let Some((len, mut pieces)) = pool.pieces.pop_last() else { break };
@@ -112,12 +113,10 @@ pub fn trim_pool(keep: usize) -> usize {
 /// Sets how many bytes of memory the pool keeps at most, and gives back what is more. Without, it is a
 /// quarter of the machine's memory.
 pub fn limit_pool(bytes: usize) {
-    pool().limit = Some(bytes);
+    if let Some(mut pool) = lock_briefly(&POOL) {
+        pool.limit = Some(bytes);
+    }
     trim_pool(bytes);
-}
-
-fn pool() -> MutexGuard<'static, Pool> {
-    POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Pool {
@@ -266,6 +265,22 @@ mod tests {
         drop(again);
         assert!(trim_pool(0) >= len);
         assert_eq!(trim_pool(0), 0);
+    }
+
+    #[test]
+    fn a_process_that_was_forked_while_the_pool_was_in_use_does_without() {
+        let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // The child of a fork has the lock as it was, and not the thread that would let go of it.
+        let held = super::POOL.lock();
+        let (sender, done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            Pooled::new(STEP).unwrap().bytes_mut().fill(1);
+            trim_pool(0);
+            sender.send(()).unwrap();
+        });
+        let finished = done.recv_timeout(std::time::Duration::from_secs(30));
+        drop(held);
+        assert!(finished.is_ok());
     }
 
     #[test]
