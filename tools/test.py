@@ -125,7 +125,12 @@ def steps() -> list[Step]:
             "--ignore=tests/test_tf_comparison.py",
         ),
         *(
-            Step(f"integrations-{name}", ("python3", "tools/integrations.py", name), ("wheel",), counts="pytest")
+            Step(
+                f"integrations-{name}",
+                ("python3", "tools/integrations.py", name),
+                ("wheel",),
+                counts="pytest",
+            )
             for name in INTEGRATIONS
         ),
         python("reference-tensorflow", TF, "tools/reference.py", "0.9.0rc1", "tests/test_tf_comparison.py"),

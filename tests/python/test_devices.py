@@ -4,6 +4,9 @@ or without a runtime take the other ways."""
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -153,15 +156,40 @@ def test_a_dtype_that_torch_lacks_is_refused_before_memory_is_made(write_file: A
         staged(whole(path))
 
 
-def test_all_of_a_checkpoint_of_several_files(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+@pytest.mark.parametrize("stage", [HOST, None])
+def test_all_of_a_checkpoint_of_several_files(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], stage: int | None
+) -> None:
     names = sorted(tensors)
     for number in range(3):
         part = {name: tensors[name] for name in names[number::3]}
         tensafe.torch.save_file(part, tmp_path / f"model-0000{number + 1}-of-00003.safetensors")
     with tensafe.safe_open(tmp_path, "pt", backend="pread") as file:
-        loaded = tensafe.torch._get_all_staged(file._checkpoint(), "cpu", HOST)
+        loaded = tensafe.torch._get_all_onto(file._checkpoint(), "cpu", stage)
         assert list(loaded) == file.offset_keys()
     assert all(same(loaded[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is asked of Linux")
+def test_what_torch_copies_is_never_all_on_the_host(tmp_path: Path) -> None:
+    # A device that forgets what it is given, and a file of 384 MiB.
+    program = """
+        import torch, tensafe, tensafe.torch
+        tensafe.torch.save_file({str(i): torch.ones(8 << 20) for i in range(12)}, "model.safetensors")
+        tensafe.torch._HOST_BYTES = 32 << 20
+        peak = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+        with open("/proc/self/clear_refs", "w") as file: file.write("5")
+        before = peak()
+        with tensafe.safe_open("model.safetensors", "pt", backend="pread") as file:
+            loaded = tensafe.torch._get_all(file._checkpoint(), torch.device("meta"))
+        assert len(loaded) == 12 and loaded["3"].is_meta
+        print(peak() - before)
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # 32 MiB, and twice the largest tensor.
+    assert int(done.stdout) < 160 << 10
 
 
 def test_meta_reads_nothing(tmp_path: Path, path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -79,6 +79,8 @@ _RAW: dict[str, torch.dtype] = {
     for name, bits, _, _ in DTYPES
     if name.startswith("F") and name in _TYPES and (bits < 8 or (bits == 8 and not _crosses(_TYPES[name])))
 }
+# Bytes of the host that tensors on their way to a device take, where torch copies them, beside the largest.
+_HOST_BYTES = 256 << 20
 _CROSSINGS: dict[str, torch.dtype | None] = {name: _RAW.get(name) for name in _TYPES}
 _PACKED = frozenset(_TYPES[name] for name, bits, _, _ in DTYPES if bits < 8 and name in _TYPES)
 
@@ -419,7 +421,7 @@ def _finish(capsule: Any, code: str, device: Any) -> torch.Tensor:
     return tensor if device == "cpu" else tensor.to(device)
 
 
-def _placed(tensors: dict[str, torch.Tensor], device: Any) -> dict[str, torch.Tensor]:
+def _placed(tensors: dict[str, torch.Tensor], device: Any = "cpu") -> dict[str, torch.Tensor]:
     """The tensors in the byte order of the host and on ``device``, each given back as it is replaced."""
     if device != "cpu" or sys.byteorder == "big":
         for name, tensor in tensors.items():
@@ -443,14 +445,18 @@ def _get(checkpoint: Checkpoint, name: str, device: Any) -> torch.Tensor:
 def _get_all(checkpoint: Checkpoint, device: Any) -> dict[str, torch.Tensor]:
     if device == "meta":
         return {name: _meta(code, shape, name) for name, code, shape, *_ in checkpoint.infos()}
-    if device != "cpu" and (stage := _stage_of(device)) is not None:
-        return _get_all_staged(checkpoint, device, stage)
-    tensors = checkpoint.load_dlpack(_from_capsule, _CROSSINGS, versioned=_VERSIONED)
-    return _placed(tensors, device)
+    if device != "cpu":
+        return _get_all_onto(checkpoint, device, _stage_of(device))
+    return _placed(checkpoint.load_dlpack(_from_capsule, _CROSSINGS, versioned=_VERSIONED))
 
 
-def _get_all_staged(checkpoint: Checkpoint, device: Any, stage: int) -> dict[str, torch.Tensor]:
-    plan = Plan(checkpoint, None, "file")
+def _get_all_onto(checkpoint: Checkpoint, device: Any, stage: int | None) -> dict[str, torch.Tensor]:
+    """All tensors on a device. Where torch copies them, the host holds a few at a time."""
+    budget = None
+    if stage is None:
+        largest = max((end - begin for *_, begin, end in checkpoint.infos()), default=0)
+        budget = 2 * largest + _HOST_BYTES
+    plan = Plan(checkpoint, budget, "file")
     for name in checkpoint.offset_names():
         plan.add(name)
     with Running(plan, "torch", device, None, stage=stage) as running:
@@ -467,7 +473,7 @@ def _of_memory(memory: Any, code: str, shape: list[int], name: str) -> torch.Ten
 
 def _run_all(running: Execution) -> dict[str, torch.Tensor]:
     running.check(_CROSSINGS)
-    return _placed(running.load_dlpack(_from_capsule, _CROSSINGS, versioned=_VERSIONED), "cpu")
+    return _placed(running.load_dlpack(_from_capsule, _CROSSINGS, versioned=_VERSIONED))
 
 
 def _lendable(out: Any, code: str) -> Any:
