@@ -14,14 +14,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from tensafe.integrations.dcp import TensafeStorageReader, TensafeStorageWriter
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-from tensafe.integrations.dcp import TensafeStorageReader, TensafeStorageWriter
 
 
 def tensors() -> dict[str, tuple[torch.Tensor, Any]]:

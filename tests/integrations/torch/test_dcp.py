@@ -14,23 +14,22 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import tensafe  # noqa: E402
 import torch.distributed.checkpoint as dcp  # noqa: E402
 from dcp_ranks import others, read_bytes, read_since, same, tensors  # noqa: E402
 from safetensors.torch import _TYPES, save_file  # noqa: E402
-from torch.distributed.checkpoint.metadata import MetadataIndex  # noqa: E402
-from torch.distributed.checkpoint.planner import (  # noqa: E402
-    LoadItemType,
-    LoadPlan,
-    ReadItem,
-)
-
-import tensafe  # noqa: E402
 from tensafe.integrations import _dcp_consolidate  # noqa: E402
 from tensafe.integrations.dcp import (  # noqa: E402
     TensafeQuantizedStorageReader,
     TensafeStorageReader,
     TensafeStorageWriter,
     consolidate,
+)
+from torch.distributed.checkpoint.metadata import MetadataIndex  # noqa: E402
+from torch.distributed.checkpoint.planner import (  # noqa: E402
+    LoadItemType,
+    LoadPlan,
+    ReadItem,
 )
 
 HERE = Path(__file__).resolve().parent
