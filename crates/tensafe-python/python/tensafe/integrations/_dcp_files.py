@@ -191,18 +191,20 @@ def _settle(name: str, stored: Stored) -> None:
 
 
 def read(files: Files, parts: Iterable[Part]) -> None:
-    """Reads all parts: those of one checkpoint in one plan, unless a name comes twice."""
-    groups: dict[tuple[int, int], tuple[Checkpoint, list[Part]]] = {}
+    """Reads all parts: those of one checkpoint in one plan, unless a name comes twice or devices differ."""
+    groups: dict[tuple[int, int, str], tuple[Checkpoint, list[Part]]] = {}
     times: Counter[tuple[int, str]] = Counter()
     for part in parts:
         checkpoint = files.open(part.file)
         turn = times[id(checkpoint), part.name]
         times[id(checkpoint), part.name] += 1
-        groups.setdefault((id(checkpoint), turn), (checkpoint, []))[1].append(part)
+        device = "cpu" if part.out is None else str(part.out.device)
+        groups.setdefault((id(checkpoint), turn, device), (checkpoint, []))[1].append(part)
     under_way: deque[tuple[Running, dict[str, Part]]] = deque()
     try:
-        for checkpoint, group in groups.values():
-            under_way.append((_plan(checkpoint, group).execute(), {part.name: part for part in group}))
+        for (_, _, device), (checkpoint, group) in groups.items():
+            running = _plan(checkpoint, group).execute("torch", device)
+            under_way.append((running, {part.name: part for part in group}))
             if len(under_way) == _AT_ONCE:
                 _finish(under_way)
         while under_way:

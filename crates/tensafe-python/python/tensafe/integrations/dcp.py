@@ -54,6 +54,10 @@ __all__ = [
 ]
 
 
+# Bytes of a tensor from which on it is worth to have them read into its own memory, rather than copied.
+_SMALL = 1 << 14
+
+
 @dataclass(frozen=True)
 class _StorageInfo:
     """Where a chunk is; the names are those of torch's."""
@@ -81,8 +85,10 @@ class TensafeStorageReader(HuggingFaceStorageReader):
     several files have parts of a tensor, their headers say which, as torch's writer puts it. ``thread_count``
     is for the sake of torch's signature: how many threads read is for the disk to say.
 
-    Memory on the host of the dtype of the file is read into directly, contiguous or strided; other tensors
-    are read beside it, 1 GiB or two of the largest at a time, and copied. Each rank reads the bytes that it needs.
+    Memory on the host of the dtype of the file is read into directly, contiguous or strided; memory of a device
+    is copied to while the next bytes are read, see :meth:`tensafe.Plan.execute`. Small tensors, and those of
+    another dtype, are read beside it, 1 GiB or two of the largest at a time, and copied. Each rank reads the bytes
+    that it needs.
 
     Errors: :class:`tensafe.FormatError` where a header is broken, a file is cut short, or the parts of a tensor
     do not make it up; :class:`tensafe.UsageError` where a target has another shape than what is read.
@@ -139,10 +145,15 @@ class TensafeStorageReader(HuggingFaceStorageReader):
                 copy(target, tensor)
             planner.commit_tensor(item, target)
 
-        plain = type(target) is torch.Tensor and info.dtype == target.dtype
-        code = self._files.open(info.relative_path)._checkpoint().info(name)[0]
-        out = target if plain and _lendable(target, code) is not None else None
+        out = target if info.dtype == target.dtype and self._is_direct(info, name, target) else None
         return Part(info.relative_path, name, tuple(item.storage_offsets), tuple(item.lengths), out, done)
+
+    def _is_direct(self, info: _StorageInfo, name: str, target: torch.Tensor) -> bool:
+        """Whether the plan gets the target's memory: a device's, or memory that bytes can be read into."""
+        if type(target) is not torch.Tensor or target.nbytes < _SMALL:
+            return False
+        code = self._files.open(info.relative_path)._checkpoint().info(name)[0]
+        return target.device.type != "cpu" or _lendable(target, code) is not None
 
 
 def _target(item: ReadItem, planner: LoadPlanner) -> torch.Tensor:
