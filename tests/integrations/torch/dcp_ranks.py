@@ -102,6 +102,8 @@ def save(root: Path, mesh: DeviceMesh) -> None:
         state(all_of_it, mesh), storage_writer=TensafeStorageWriter(root / "async", save_distributed=True)
     )
     saving.result()
+    apart = TensafeStorageWriter(root / "apart", save_distributed=True)
+    dcp.save(state(all_of_it, mesh), storage_writer=apart, use_collectives=False)
     sharded = fully_shard(model(), mesh=mesh)
     writer = TensafeStorageWriter(root / "fsdp", save_distributed=True)
     dcp.save(get_model_state_dict(sharded), storage_writer=writer)
@@ -117,7 +119,7 @@ def save(root: Path, mesh: DeviceMesh) -> None:
 def load(root: Path, mesh: DeviceMesh) -> None:
     all_of_it = {**tensors(), **others()}
     turned = {"rows": Shard(1), "columns": Shard(0), "middle": Shard(2), "replicated": Shard(0)}
-    for directory in ("ours", "theirs", "ours-hub", "ours-hub/sharded", "theirs-hub", "async"):
+    for directory in ("ours", "theirs", "ours-hub", "ours-hub/sharded", "theirs-hub", "async", "apart"):
         table = tensors() if directory == "theirs-hub" else all_of_it
         for kind in (TensafeStorageReader, dcp.HuggingFaceStorageReader):
             for changed in ({}, turned):

@@ -4,7 +4,7 @@
 places of torch's ``HuggingFaceStorageReader``, ``QuantizedHuggingFaceStorageReader`` and
 ``HuggingFaceStorageWriter``, with the same arguments and the same files: each side reads what the other wrote.
 
-What a rank asks for is read straight into its tensors, in one go over all files, and nothing else is read.
+What a rank needs is read straight into its tensors, in one go over all files; it asks for nothing else.
 """
 
 from __future__ import annotations
