@@ -427,11 +427,23 @@ def test_parts_that_are_missing_or_overlap_are_named(saved: Path, tmp_path: Path
         TensafeStorageReader(directory).read_metadata()
     shutil.copytree(saved / "ours", directory, dirs_exist_ok=True)
     save_file({"rows": torch.zeros(7, 5)}, directory / "older.safetensors")
-    with pytest.raises(tensafe.FormatError, match=r"`rows`.*70 elements.*needs 35: some overlap"):
+    with pytest.raises(tensafe.FormatError, match=r"`rows`: parts overlap, .*shard-0000.*several saves"):
         TensafeStorageReader(directory).read_metadata()
     (directory / "older.safetensors").rename(directory / "model.safetensors.index.json")
     with pytest.raises(tensafe.UsageError, match=r"both model.safetensors.index.json and .* shard-00001"):
         TensafeStorageReader(directory).read_metadata()
+
+
+def test_parts_that_overlap_where_another_is_missing(tmp_path: Path) -> None:
+    # As many elements as the shape needs, and none at row 2.
+    for number, (first, rows) in enumerate([(0, 2), (1, 1), (3, 1)]):
+        places = json.dumps({"w": {"saved_offsets": [first, 0]}})
+        save_file(
+            {"w": torch.zeros(rows, 3)}, tmp_path / f"{number}.safetensors", {"DCP_SHARDING_INFO": places}
+        )
+    overlap = r"`w`: parts overlap, 0.safetensors \[2, 3\] at \[0, 0\] and 1.safetensors \[1, 3\] at \[1, 0\]"
+    with pytest.raises(tensafe.FormatError, match=overlap):
+        TensafeStorageReader(tmp_path).read_metadata()
 
 
 @pytest.mark.parametrize(

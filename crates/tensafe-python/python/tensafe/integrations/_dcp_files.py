@@ -177,17 +177,38 @@ def _settle(name: str, stored: Stored) -> None:
     different = {(chunk.offset, chunk.shape): chunk for chunk in reversed(stored.chunks)}
     chunks = [chunk for chunk in reversed(different.values()) if math.prod(chunk.shape) > 0]
     stored.chunks = chunks or stored.chunks[:1]
-    elements = sum(math.prod(chunk.shape) for chunk in chunks)
-    needed = math.prod(stored.shape)
+    if pair := _overlapping(chunks):
+        rows = " and ".join(
+            f"{Path(chunk.file).name} {list(chunk.shape)} at {list(chunk.offset)}" for chunk in pair
+        )
+        raise broken(pair[0].file, f"parts overlap, {rows}: they may be of several saves", name)
+    elements, needed = sum(math.prod(chunk.shape) for chunk in chunks), math.prod(stored.shape)
     if elements != needed:
         files = ", ".join(Path(chunk.file).name for chunk in chunks[:4])
         files += ", …" if len(chunks) > 4 else ""
-        what = "a file is missing" if elements < needed else "some overlap: they may be of several saves"
         raise broken(
-            chunks[0].file if chunks else stored.chunks[0].file,
-            f"parts in {files} hold {elements} elements, the shape {list(stored.shape)} needs {needed}: {what}",
+            stored.chunks[0].file,
+            f"parts in {files} hold {elements} elements, the shape {list(stored.shape)} needs {needed}: a file is"
+            " missing",
             name,
         )
+
+
+def _overlapping(chunks: list[Chunk]) -> tuple[Chunk, Chunk] | None:
+    """Two parts, none of them empty, that have an element in common."""
+    if len(chunks) < 2:
+        return None
+    # Along the dimension that is cut most, few parts are beside another.
+    dim = max(range(len(chunks[0].shape)), key=lambda dim: len({chunk.offset[dim] for chunk in chunks}))
+    beside: list[Chunk] = []
+    for chunk in sorted(chunks, key=lambda chunk: chunk.offset[dim]):
+        beside = [other for other in beside if other.offset[dim] + other.shape[dim] > chunk.offset[dim]]
+        for other in beside:
+            sides = zip(chunk.offset, chunk.shape, other.offset, other.shape, strict=True)
+            if all(a < b + count and b < a + size for a, size, b, count in sides):
+                return other, chunk
+        beside.append(chunk)
+    return None
 
 
 def read(files: Files, parts: Iterable[Part]) -> None:
