@@ -162,7 +162,7 @@ class Plan:
         return self
 
     def _dtype(self, name: str) -> str:
-        return next(dtype for other, dtype, *_ in self._plan.rows() if other == name)
+        return self._checkpoint.info(name)[0]
 
     @property
     def names(self) -> list[str]:
