@@ -13,6 +13,7 @@ mod folder;
 mod model;
 mod parts;
 mod rank;
+mod structure;
 mod universal;
 
 #[cfg(test)]

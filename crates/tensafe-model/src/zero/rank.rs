@@ -13,11 +13,12 @@ use tensafe_pickle::Element;
 use super::{
     Result, mismatch,
     parts::{Part, Reopened},
+    structure,
 };
 use crate::{
     Error, Pickled, PickledOptions,
     gather::{Gather, elements},
-    pickled::{FoundTensor, Placed, SeenSymbol, nested},
+    pickled::{FoundTensor, FoundValue, Placed, SeenSymbol, nested},
 };
 
 /// A file of a rank, open.
@@ -51,6 +52,12 @@ impl RankFile {
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         for SeenSymbol { member, .. } in &mut pickled.symbols {
             *member = if member.is_empty() { file.clone().into_owned() } else { format!("{file}!{member}") };
+        }
+        if let Some(text) = pickled.metadata.get(structure::KEY) {
+            let values = structure::values(text);
+            let values = values.ok_or_else(|| mismatch(path, structure::KEY, "no state", "one as it is saved"))?;
+            let found = |(key, value)| FoundValue { path: vec![key], value };
+            pickled.values = values.into_iter().map(found).collect();
         }
         let values = nested(pickled.values());
         let places = pickled.names().enumerate().map(|(place, name)| (name.to_owned(), place)).collect();

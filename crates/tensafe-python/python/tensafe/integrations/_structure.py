@@ -20,8 +20,9 @@ import torch
 
 from .._errors import FormatError, UnsupportedError, UsageError
 
-# Containers within containers: more than any state has, and little enough for a recursion.
-_LEVELS = 100
+# Containers within containers: more than any state has, and what parsers of JSON take: a dict is three
+# levels of it.
+_LEVELS = 32
 
 # Classes whose attributes are all that they are: the class, and where it is, by the name in the file.
 _RECORDS = {
