@@ -52,12 +52,7 @@ pub(crate) fn open(path: &Path, options: &PickledOptions) -> Result<Option<Pickl
 
 /// What does not fit: the file or the folder, what in it, what was found, what was needed.
 #[cold]
-fn mismatch(
-    path: &Path,
-    what: impl Into<String>,
-    found: impl ToString,
-    needed: impl ToString,
-) -> Error {
+fn mismatch(path: &Path, what: impl Into<String>, found: impl ToString, needed: impl ToString) -> Error {
     let refusal =
         Refusal::Mismatch { what: what.into(), found: found.to_string(), needed: needed.to_string() };
     Error::refused(Some(path), refusal)

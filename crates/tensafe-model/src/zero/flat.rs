@@ -130,7 +130,12 @@ fn one_after_the_other(whole: &mut Whole<'_>, model: &ModelStates, ranks: &[Part
     let Some(first) = ranks.first() else { return Ok(()) };
     if first.groups.len() != model.groups.len() {
         let found = format!("{} groups of parameters", first.groups.len());
-        return Err(mismatch(&first.path, "optimizer", found, format!("{}, as in param_shapes", model.groups.len())));
+        return Err(mismatch(
+            &first.path,
+            "optimizer",
+            found,
+            format!("{}, as in param_shapes", model.groups.len()),
+        ));
     }
     for (place, (shapes, group)) in model.groups.iter().zip(&first.groups).enumerate() {
         let flats: Vec<&Flat> = ranks.iter().filter_map(|rank| rank.groups.get(place)).collect();
@@ -145,7 +150,12 @@ fn one_after_the_other(whole: &mut Whole<'_>, model: &ModelStates, ranks: &[Part
             let end = offset.saturating_add(numel(shape));
             if end > total {
                 let what = format!("{name}: group {place}");
-                return Err(mismatch(folder, what, format!("{total} elements on all ranks"), format!("{end}")));
+                return Err(mismatch(
+                    folder,
+                    what,
+                    format!("{total} elements on all ranks"),
+                    format!("{end}"),
+                ));
             }
             whole.add(name, group.element, shape, cut(&flats, offset, end))?;
             let padding = padded.and_then(|padded| padded.get(number)).copied().unwrap_or(0);
@@ -207,7 +217,12 @@ fn frozen_fragments(
     }
     if paths.len() != world {
         let found = format!("{}", paths.len());
-        return Err(mismatch(&whole.folder.path, "*_model_states.pt", found, format!("{world}, one of each rank")));
+        return Err(mismatch(
+            &whole.folder.path,
+            "*_model_states.pt",
+            found,
+            format!("{world}, one of each rank"),
+        ));
     }
     let mut others = Vec::with_capacity(paths.len());
     for path in paths.iter().skip(1) {

@@ -77,16 +77,24 @@ impl Folder {
                 (_, Some(stem)) => (1, stem),
                 _ => continue,
             };
-            let refuse = |why| Err(Error::refused(Some(&self.path), Refusal::Parallel { file: name.clone(), why }));
+            let refuse =
+                |why| Err(Error::refused(Some(&self.path), Refusal::Parallel { file: name.clone(), why }));
             let Some((rank, model_rank)) = ranks(stem) else {
-                return refuse("a part of experts or of a pipeline, which is not put together with the others");
+                return refuse(
+                    "a part of experts or of a pipeline, which is not put together with the others",
+                );
             };
             if model_rank != 0 {
                 return refuse("a part of a model that is split over ranks, needed `mp_rank_00` alone");
             }
             if let Some(other) = found[kind].insert(rank, path) {
                 let other = other.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                return Err(mismatch(&self.path, format!("rank {rank}"), format!("{name} and {other}"), "one"));
+                return Err(mismatch(
+                    &self.path,
+                    format!("rank {rank}"),
+                    format!("{name} and {other}"),
+                    "one",
+                ));
             }
         }
         let [optim, model] = found;

@@ -31,7 +31,11 @@ impl ModelStates {
         let file = RankFile::open(path, options)?;
         refuse_partitioned_experts(&file)?;
         let wrong = |what: &str, found: &Json, needed: &str| {
-            let found = if found.is_array() || found.is_object() { "another container".into() } else { found.to_string() };
+            let found = if found.is_array() || found.is_object() {
+                "another container".into()
+            } else {
+                found.to_string()
+            };
             mismatch(path, what, found, needed)
         };
         let names = file.needed(&["buffer_names"], "the names of the buffers")?;
@@ -40,9 +44,11 @@ impl ModelStates {
         let buffers = buffers.ok_or_else(|| wrong("buffer_names", names, "a list of text"))?;
         let groups = file.needed(&["param_shapes"], "the shapes of the parameters")?;
         let listed = groups.as_array().ok_or_else(|| wrong("param_shapes", groups, "a list of dicts"))?;
-        let groups = listed.iter().map(|group| shapes(&file, "param_shapes", group)).collect::<Result<_>>()?;
+        let groups =
+            listed.iter().map(|group| shapes(&file, "param_shapes", group)).collect::<Result<_>>()?;
         let frozen = file.value(&["frozen_param_shapes"]);
-        let frozen = frozen.map_or_else(|| Ok(Vec::new()), |value| shapes(&file, "frozen_param_shapes", value))?;
+        let frozen =
+            frozen.map_or_else(|| Ok(Vec::new()), |value| shapes(&file, "frozen_param_shapes", value))?;
         let mut shared = Vec::new();
         if let Some(pairs) = file.value(&["shared_params"]) {
             for (name, owner) in pairs.as_object().ok_or_else(|| wrong("shared_params", pairs, "a dict"))? {
@@ -85,9 +91,8 @@ fn shapes(file: &RankFile, what: &str, value: &Json) -> Result<Shapes> {
     let Some(entries) = value.as_object() else {
         return Err(mismatch(&file.path, what, "another value", "a dict of names and shapes"));
     };
-    let shape = |(name, shape): (&String, &Json)| {
-        Ok((name.clone(), file.shape(&format!("{what}.{name}"), shape)?))
-    };
+    let shape =
+        |(name, shape): (&String, &Json)| Ok((name.clone(), file.shape(&format!("{what}.{name}"), shape)?));
     entries.iter().map(shape).collect()
 }
 
@@ -95,7 +100,8 @@ fn shapes(file: &RankFile, what: &str, value: &Json) -> Result<Shapes> {
 fn refuse_partitioned_experts(file: &RankFile) -> Result<()> {
     for key in ["ds_autoep_layers", "autoep_layers"] {
         let layers = file.value(&[key]).and_then(Json::as_array).into_iter().flatten();
-        if layers.into_iter().any(|layer| layer.get("checkpoint_format") == Some(&"zero3_partitioned".into())) {
+        if layers.into_iter().any(|layer| layer.get("checkpoint_format") == Some(&"zero3_partitioned".into()))
+        {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let why = "experts are partitioned over groups of their own, which are not put together";
             return Err(Error::refused(file.path.parent(), Refusal::Parallel { file: name, why }));

@@ -82,7 +82,8 @@ impl Source for Joined {
                 break;
             }
             let skipped = at.saturating_sub(end.saturating_sub(part.len()));
-            let bytes = usize::try_from(part.len().saturating_sub(skipped)).unwrap_or(usize::MAX).min(rest.len());
+            let bytes =
+                usize::try_from(part.len().saturating_sub(skipped)).unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at_mut(bytes);
             part.source.read_at(part.range.start.saturating_add(skipped), now)?;
             at = at.saturating_add(bytes as u64);

@@ -13,7 +13,7 @@ use tensafe_pickle::Element;
 use super::{
     Result, mismatch,
     parts::{Part, Reopened},
-    structure,
+    structure::{self, Structure},
 };
 use crate::{
     Error, Pickled, PickledOptions,
@@ -53,14 +53,20 @@ impl RankFile {
         for SeenSymbol { member, .. } in &mut pickled.symbols {
             *member = if member.is_empty() { file.clone().into_owned() } else { format!("{file}!{member}") };
         }
+        let mut places: HashMap<String, usize> =
+            pickled.names().enumerate().map(|(place, name)| (name.to_owned(), place)).collect();
         if let Some(text) = pickled.metadata.get(structure::KEY) {
-            let values = structure::values(text);
-            let values = values.ok_or_else(|| mismatch(path, structure::KEY, "no state", "one as it is saved"))?;
+            let state = Structure::read(text);
+            let state =
+                state.ok_or_else(|| mismatch(path, structure::KEY, "no state", "one as it is saved"))?;
             let found = |(key, value)| FoundValue { path: vec![key], value };
-            pickled.values = values.into_iter().map(found).collect();
+            pickled.values = state.values.into_iter().map(found).collect();
+            // A tensor that stands in two places has one name.
+            let named = state.tensors.into_iter();
+            let named: Vec<_> = named.filter_map(|(key, name)| Some((key, *places.get(&name)?))).collect();
+            places.extend(named);
         }
         let values = nested(pickled.values());
-        let places = pickled.names().enumerate().map(|(place, name)| (name.to_owned(), place)).collect();
         Ok(Self { path: path.to_owned(), pickled, values, places, closed })
     }
 

@@ -71,7 +71,8 @@ fn frozen(
     if model.frozen.is_empty() {
         return Ok(());
     }
-    let others = paths.iter().skip(1).map(|path| RankFile::open(path, options)).collect::<Result<Vec<_>>>()?;
+    let others =
+        paths.iter().skip(1).map(|path| RankFile::open(path, options)).collect::<Result<Vec<_>>>()?;
     let files: Vec<&RankFile> = std::iter::once(&model.file).chain(&others).collect();
     model::frozen(whole, &files, &model.frozen)
 }

@@ -89,7 +89,7 @@ class _Encoder:
         if value is None or kind in (bool, int, str):
             return value
         if kind is float:
-            return value if math.isfinite(value) else _object("float", str(value))
+            return value if math.isfinite(value) else _object("float", _spelled(value))
         if isinstance(value, torch.Tensor):
             return self._tensor(value, path)
         if kind is list:
@@ -245,6 +245,11 @@ def _plain(kind: str, content: Any) -> Any:
     if kind == "dtype" and isinstance(found := getattr(torch, content.removeprefix("torch."), None), torch.dtype):
         return found
     raise ValueError(f"found the kind {kind!r} of {content!r}, which is not in the table")
+
+
+def _spelled(value: float) -> str:
+    """What JSON has no word for."""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _object(kind: str, content: Any, **more: Any) -> dict[str, Any]:
