@@ -103,7 +103,9 @@ class _Encoder:
             # What torch keeps beside a state dict: the versions of its modules.
             if attributes := vars(value):
                 if set(attributes) != {"_metadata"}:
-                    raise UsageError(f"`{_join(path)}`: attributes {sorted(attributes)} of a dict are not kept")
+                    raise UsageError(
+                        f"`{_join(path)}`: attributes {sorted(attributes)} of a dict are not kept"
+                    )
                 encoded["metadata"] = self.value(attributes["_metadata"], (*path, "_metadata"), level + 1)
             return encoded
         return self._other(value, path, level)
@@ -149,7 +151,9 @@ class _Encoder:
 
     def _tensor(self, tensor: torch.Tensor, path: tuple[str, ...]) -> Any:
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-            raise UsageError(f"`{_join(path)}`: found a tensor of `{type(tensor).__qualname__}`, needed a plain one")
+            raise UsageError(
+                f"`{_join(path)}`: found a tensor of `{type(tensor).__qualname__}`, needed a plain one"
+            )
         if tensor.layout != torch.strided or tensor.is_meta:
             found = "a tensor without data" if tensor.is_meta else f"a tensor of {tensor.layout}"
             raise UnsupportedError(f"`{_join(path)}`: found {found}, needed a dense one")
@@ -242,7 +246,9 @@ def _plain(kind: str, content: Any) -> Any:
         return complex(float(content[0]), float(content[1]))
     if kind == "device":
         return torch.device(content)
-    if kind == "dtype" and isinstance(found := getattr(torch, content.removeprefix("torch."), None), torch.dtype):
+    if kind == "dtype" and isinstance(
+        found := getattr(torch, content.removeprefix("torch."), None), torch.dtype
+    ):
         return found
     raise ValueError(f"found the kind {kind!r} of {content!r}, which is not in the table")
 

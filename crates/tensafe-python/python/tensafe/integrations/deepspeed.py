@@ -16,7 +16,7 @@ from deepspeed import comm
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
 
 from .. import torch as _torch
-from .._errors import FormatError
+from .._errors import FormatError, LimitError
 from .._safe_open import safe_open
 from .._tensafe import write
 from ._structure import decode, encode
@@ -69,10 +69,12 @@ class TensafeCheckpointEngine(CheckpointEngine):  # type: ignore[misc]
             with safe_open(path, "pt", device, owned=True) as file:
                 text = (file.metadata() or {}).get(STRUCTURE)
                 tensors = file.get_tensors() if text is not None else {}
-        except FormatError as error:
+        except (FormatError, LimitError) as error:
             raise FormatError(f"{error}; a file of torch.save is read by DeepSpeed's own engine") from error
         if text is None:
-            raise FormatError(f"{os.fspath(path)}: found no `{STRUCTURE}` in the metadata, needed a saved state")
+            raise FormatError(
+                f"{os.fspath(path)}: found no `{STRUCTURE}` in the metadata, needed a saved state"
+            )
         return decode(text, tensors, os.fspath(path))
 
     def commit(self, info: CheckpointCommitInfo) -> bool:
