@@ -17,12 +17,11 @@ import pytest
 pytest.importorskip("deepspeed.runtime")
 os.environ["DS_ACCELERATOR"] = "cpu"
 
+import tensafe
+import tensafe.torch
 import torch
 from deepspeed.checkpoint import ds_to_universal
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint, to_torch_tensor
-
-import tensafe
-import tensafe.torch
 from tensafe.integrations.deepspeed import TensafeCheckpointEngine
 
 CASES = [f"{stage}-{dtype}" for stage in (1, 2, 3) for dtype in ("fp32", "bf16")]

@@ -18,13 +18,12 @@ pytest.importorskip("deepspeed.runtime")
 os.environ["DS_ACCELERATOR"] = "cpu"
 
 import numpy as np
+import tensafe
+import tensafe.torch
 import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
-
-import tensafe
-import tensafe.torch
 from tensafe.integrations.deepspeed import STRUCTURE, TensafeCheckpointEngine
 
 

@@ -17,9 +17,8 @@ os.environ["DS_ACCELERATOR"] = "cpu"
 import deepspeed
 import numpy as np
 import torch
-from torch import nn
-
 from tensafe.integrations.deepspeed import install
+from torch import nn
 
 # Would be compiled at the start.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

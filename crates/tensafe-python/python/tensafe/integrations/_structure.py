@@ -42,7 +42,7 @@ _SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {
     "frozenset": frozenset,
 }
 _MAPPINGS: dict[str, type[dict[Any, Any]]] = {"dict": dict, "ordered": collections.OrderedDict}
-_KINDS_OF = {tuple: "tuple", torch.Size: "size", set: "set", frozenset: "frozenset"}
+_KINDS_OF: dict[type[Any], str] = {tuple: "tuple", torch.Size: "size", set: "set", frozenset: "frozenset"}
 
 
 def encode(state: Any) -> tuple[str, dict[str, torch.Tensor]]:
