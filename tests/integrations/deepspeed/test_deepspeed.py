@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("deepspeed.runtime")
 os.environ["DS_ACCELERATOR"] = "cpu"
 
+import safetensors.torch
 import tensafe
 import tensafe.torch
 import torch
@@ -73,7 +74,8 @@ def test_a_run_resumes_as_from_a_pickle(runs: Path, case: str) -> None:
 def test_every_file_is_safetensors(runs: Path, case: str) -> None:
     plain, ours = (sorted((runs / case / kind).rglob("*.pt")) for kind in ("plain", "tensafe"))
     assert [file.name for file in ours] == [file.name for file in plain]
-    assert all(tensafe.verify(file)["verdict"] == "pass" for file in ours)
+    for file in ours:
+        assert sorted(safetensors.torch.load_file(file)) == sorted(tensafe.torch.load_file(file))
     assert (runs / case / "tensafe" / "latest").read_text() == "global_step2"
 
 
