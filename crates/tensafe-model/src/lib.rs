@@ -31,6 +31,7 @@ mod pickled;
 mod planned;
 mod tree;
 mod verify;
+mod zero;
 
 pub use checkpoint::Checkpoint;
 pub use convert::{

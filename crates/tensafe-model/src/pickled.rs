@@ -23,10 +23,11 @@ use std::{
 };
 
 use serde_json::Value as Json;
+use tensafe_format::Dtype;
 use tensafe_io::Source;
 use tensafe_pickle::Element;
 
-use crate::Error;
+use crate::{Error, zero};
 
 pub use elements::dtype_of;
 pub(crate) use elements::swapped_bytes;
@@ -97,6 +98,8 @@ pub struct Pickled {
     /// What a safetensors file has of its own.
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) torch: bool,
+    /// What floats become where nobody asks for another dtype.
+    pub(crate) dtype: Option<Dtype>,
     path: Option<PathBuf>,
 }
 
@@ -153,7 +156,7 @@ pub struct SeenSymbol {
 
 impl Pickled {
     /// Opens the checkpoint at `path`: a file, an index of shards (`pytorch_model.bin.index.json`), or
-    /// a directory that holds one.
+    /// a directory that holds one, or that is one of DeepSpeed's: the parts of all ranks, put together.
     ///
     /// # Errors
     /// [`Format`](crate::ErrorKind::Format) where the container or a pickle is broken, a tensor does
@@ -166,7 +169,10 @@ impl Pickled {
     /// decompressed, beyond 32 MiB into a temporary file without a name.
     pub fn open(path: impl AsRef<Path>, options: &PickledOptions) -> Result<Self, Error> {
         let path = path.as_ref();
-        let mut pickled = open::at_path(path, options)?;
+        let mut pickled = match zero::open(path, options)? {
+            Some(pickled) => pickled,
+            None => open::at_path(path, options)?,
+        };
         pickled.path = Some(path.to_owned());
         Ok(pickled)
     }

@@ -24,6 +24,7 @@ Examples:
   tensafe convert pytorch_model.bin                     writes model.safetensors beside it
   tensafe convert model.ckpt model.safetensors --select 'state_dict.*' --rename '^state_dict\\.='
   tensafe convert pytorch_model.bin.index.json out/ --max-shard-size 5GB
+  tensafe convert checkpoints/ model.safetensors        puts the ranks of DeepSpeed's ZeRO together
   tensafe convert model.pt model.safetensors --dtype bf16 --sidecar values.json --report report.json
 
 Nothing of a pickle is executed: what it would import is compared with a closed list, and what is
@@ -37,7 +38,7 @@ Exit codes:
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConvertArgs {
-    /// The checkpoint: a file, an index of shards (`*.index.json`) or a directory
+    /// The checkpoint: a file, an index of shards (`*.index.json`), a directory, or a folder of ZeRO
     #[arg(value_name = "INPUT")]
     input: PathBuf,
 

@@ -19,7 +19,8 @@ pub struct ConvertOptions {
     /// Regular expressions and what stands in place of their first match in a name, one after the
     /// other; `$1` is a group.
     pub rename: Vec<(String, String)>,
-    /// What floats of 16, 32 and 64 bits are cast to.
+    /// What floats of 16, 32 and 64 bits are cast to; `None` leaves them, but for those of ZeRO's
+    /// parts, which become `F32`.
     pub dtype: Option<Dtype>,
     /// Bytes of tensors that one shard holds at most.
     pub max_shard_bytes: Option<u64>,

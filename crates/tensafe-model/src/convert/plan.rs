@@ -103,7 +103,8 @@ impl Conversion {
                 aliases.push((names.renamed(&found.name), names.renamed(&owner.name)));
                 continue;
             }
-            tensors.push(planned(found, place, &names, options).map_err(refused)?);
+            let dtype = options.dtype.or(pickled.dtype);
+            tensors.push(planned(found, place, &names, dtype).map_err(refused)?);
         }
         let mut shared: HashMap<usize, Vec<String>> = HashMap::new();
         for (alias, owner) in &owners {
@@ -242,10 +243,10 @@ fn planned(
     found: &FoundTensor,
     place: usize,
     names: &Names,
-    options: &ConvertOptions,
+    dtype: Option<Dtype>,
 ) -> Result<PlannedTensor, Refusal> {
     let no_dtype = || Refusal::Element { path: found.name.clone(), element: found.element };
-    let cast = options.dtype.and_then(|dtype| Cast::new(found.element, dtype));
+    let cast = dtype.and_then(|dtype| Cast::new(found.element, dtype));
     let (dtype, packed) = dtype_of(cast.map_or(found.element, Cast::to)).ok_or_else(no_dtype)?;
     let mut shape = found.shape.clone();
     if packed > 1 {

@@ -66,6 +66,10 @@ pub(crate) enum Refusal {
     Roots { names: Vec<String> },
     /// An archive whose parts contradict each other.
     Archive { why: String },
+    /// Files of one checkpoint that do not fit each other.
+    Mismatch { what: String, found: String, needed: String },
+    /// A file of a checkpoint of many ranks that is not put together with the others.
+    Parallel { file: String, why: &'static str },
 }
 
 impl Refusal {
@@ -77,6 +81,7 @@ impl Refusal {
             | Self::Element { .. }
             | Self::Array { .. }
             | Self::Sparse { .. }
+            | Self::Parallel { .. }
             | Self::Key { .. } => ErrorKind::Unsupported,
             Self::Depth { .. } | Self::Values { .. } => ErrorKind::Limit,
             Self::Nothing | Self::NoTensors => ErrorKind::NotFound,
@@ -192,6 +197,10 @@ impl fmt::Display for Refusal {
                 Ok(())
             }
             Self::Archive { why } => write!(f, "the archive cannot be trusted: {why}"),
+            Self::Mismatch { what, found, needed } => {
+                write!(f, "{}: found {}, needed {}", Quoted(what), Quoted(found), Quoted(needed))
+            }
+            Self::Parallel { file, why } => write!(f, "`{}`: {why}", Quoted(file)),
         }
     }
 }

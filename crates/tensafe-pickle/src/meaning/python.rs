@@ -163,6 +163,12 @@ pub(super) fn spelled(call: Call<'_>) -> Read<'_> {
     Ok(Meaning::Named { kind: "number", text: text.to_owned() })
 }
 
+/// `ZeroStageEnum(2)`: a member of an enumeration, as the number that it stands for.
+pub(super) fn member(call: Call<'_>) -> Read<'_> {
+    let value = call.typed(0, "value", "an integer", |id| call.arena.int(id))?;
+    Ok(Meaning::Int(value))
+}
+
 /// `object()`: an instance without content. Anything else of a class of Python is not read.
 pub(super) fn nothing(call: Call<'_>) -> Read<'_> {
     if call.object.made != Made::Call || call.arguments.is_empty() {

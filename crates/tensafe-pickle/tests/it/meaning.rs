@@ -94,6 +94,23 @@ fn names_outside_of_the_table_stay_unknown() {
     assert!(!known_symbol("torch", "load") && !known_symbol("torch.os", "system"));
 }
 
+#[test]
+fn what_deepspeed_saves_beside_tensors_is_known() {
+    let stage =
+        |value: &str| format!("cdeepspeed.runtime.zero.config\nZeroStageEnum\n({value}tR.").into_bytes();
+    let bytes = stage("I3\n");
+    let pickle = evaluate(&bytes, &Limits::default());
+    assert_eq!(root(&pickle), Meaning::Int(3));
+    assert_eq!(pickle.unknown_symbols().count(), 0);
+    let name = "`deepspeed.runtime.zero.config.ZeroStageEnum`";
+    assert_eq!(refusal(&stage("Vx\n")), format!("{name}: value: found text, needed an integer"));
+    let scaler =
+        b"\x80\x02cdeepspeed.runtime.fp16.loss_scaler\nLossScaler\n)\x81}X\x09\0\0\0cur_scaleK\x01sb.";
+    let pickle = evaluate(scaler, &Limits::default());
+    assert!(matches!(root(&pickle), Meaning::Map(entries) if entries.len() == 1));
+    assert!(!known_symbol("deepspeed.runtime.fp16.loss_scaler", "CreateLossScaler"));
+}
+
 /// `(what Python says, the pickle)` for values of Python's own library.
 const PLAIN: &str = r#"
 import argparse, collections, datetime, pathlib, pickle

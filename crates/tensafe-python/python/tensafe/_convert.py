@@ -36,7 +36,8 @@ def convert(
     """Converts the checkpoint ``input`` to safetensors; nothing of it is imported or called.
 
     ``input`` is a file, an index of shards or a directory; the content decides how it is read, not
-    the name. ``output`` is a file, or a directory that gets ``model.safetensors``; without it the
+    the name. A folder of DeepSpeed's ZeRO becomes the model that its ranks have in pieces, floats as
+    ``F32`` unless ``dtype`` says otherwise. ``output`` is a file, or a directory that gets ``model.safetensors``; without it the
     file stands beside the input. ``select`` and ``exclude`` are patterns of names with ``*`` and
     ``?``; ``rename`` maps regular expressions to what replaces them; ``dtype`` casts floats of 16, 32
     and 64 bits, to the nearest; ``max_shard_size`` (bytes, or ``"5GB"``) writes shards with the Hub's
