@@ -44,7 +44,9 @@ def same(ours, other, at="value"):
     if isinstance(ours, torch.Tensor):
         for of in ("dtype", "shape", "requires_grad", "device"):
             assert getattr(ours, of) == getattr(other, of), (at, of)
-        assert torch.equal(ours, other), at
+        # Bytes: NaN does not equal itself, and torch does not compare all dtypes.
+        ours, other = (t.detach().resolve_conj().resolve_neg().contiguous().reshape(-1) for t in (ours, other))
+        assert torch.equal(ours.view(torch.uint8), other.view(torch.uint8)), at
     elif isinstance(ours, np.ndarray):
         assert ours.dtype == other.dtype and np.array_equal(ours, other), at
     elif isinstance(ours, dict):
@@ -157,8 +159,8 @@ def test_what_would_have_to_be_executed_is_refused_by_name_and_place(tmp_path):
             ("big-endian", np.arange(3, dtype=">i4")),
             ("collections.defaultdict", collections.defaultdict(list)),
             ("an attribute of OrderedDict", attributes),
-            ("torch._utils._rebuild_sparse_tensor", torch.eye(2).to_sparse()),
-            ("neither a tensor nor a plain value", weight.untyped_storage()),
+            ("sparse_coo", torch.eye(2).to_sparse()),
+            ("neither a tensor nor a plain value", torch.ones(2).untyped_storage()),
         ]
         for text, value in cases:
             for zipped in (True, False):
@@ -291,18 +293,18 @@ def test_programs_run_with_it(tmp_path):
         assert run((*compat, *wrong), tmp_path, code=2).startswith("usage: ")
 
 
-# Every package finds pickles alone, in a program that runs under each policy.
+# Every package finds pickles alone, and what executes them is watched.
 PACKAGES = """
 import sys, warnings; warnings.simplefilter("ignore")
 from pathlib import Path
-import torch
+import torch, tensafe
 from accelerate import load_checkpoint_in_model
 from diffusers import AutoencoderKL
 from huggingface_hub import PyTorchModelHubMixin, load_torch_model
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
 
-root, save = Path(sys.argv[1]), sys.argv[2] == "save"
+root = Path(sys.argv[1])
 config = LlamaConfig(vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
                      num_attention_heads=2)
 class Net(torch.nn.Module, PyTorchModelHubMixin):
@@ -313,31 +315,27 @@ torch.manual_seed(0)
 llama, net = LlamaForCausalLM(config), Net()
 lora = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=2, init_lora_weights=False))
 vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=2, latent_channels=2, layers_per_block=1)
-if save:
-    for name in ("llama", "shards", "net"):
-        (root / name).mkdir()
-    config.save_pretrained(root / "llama")
-    torch.save(llama.state_dict(), root / "llama" / "pytorch_model.bin")
-    vae.save_pretrained(root / "vae", safe_serialization=False)
-    lora.save_pretrained(root / "lora", safe_serialization=False)
-    torch.save(net.state_dict(), root / "net" / "pytorch_model.bin")
-    sys.exit()
+for name in ("llama", "net"):
+    (root / name).mkdir()
+config.save_pretrained(root / "llama")
+torch.save(llama.state_dict(), root / "llama" / "pytorch_model.bin")
+vae.save_pretrained(root / "vae", safe_serialization=False)
+lora.save_pretrained(root / "lora", safe_serialization=False)
+torch.save(net.state_dict(), root / "net" / "pytorch_model.bin")
+assert not list(root.rglob("*.safetensors"))
 
 def same(left, right):
     assert left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
-def check(load):
-    if sys.argv[2] == "refuse":
-        try:
-            load()
-        except Exception as error:
-            while error is not None and "tensafe convert" not in str(error):
-                error = error.__cause__ or error.__context__
-            assert error is not None, "the refusal is told"
-        else:
-            raise AssertionError("loaded")
-    else:
+def refused(load):
+    try:
         load()
+    except Exception as error:
+        while error is not None and "tensafe convert" not in str(error):
+            error = error.__cause__ or error.__context__
+        assert error is not None, "the refusal is told"
+    else:
+        raise AssertionError("loaded")
 
 def transformers():
     same(llama.state_dict(), LlamaForCausalLM.from_pretrained(root / "llama").state_dict())
@@ -359,9 +357,20 @@ def huggingface_hub():
     load_torch_model(other, root / "net" / "pytorch_model.bin", safe=False)
     same(net.state_dict(), other.state_dict())
 
-for load in (transformers, accelerate, diffusers, peft, huggingface_hub):
-    check(load)
-    print(load.__name__)
+LOADS = (transformers, accelerate, diffusers, peft, huggingface_hub)
+theirs, executed = torch.load, []
+torch.load = torch.serialization.load = lambda *args, **options: executed.append(args) or theirs(*args, **options)
+for load in LOADS:
+    load()
+    assert executed, load
+    executed.clear()
+tensafe.install_as_safetensors(pickles="convert")
+for load in LOADS:
+    load()
+tensafe.install_as_safetensors(pickles="refuse")
+for load in LOADS:
+    refused(load)
+assert not executed
 """
 
 
@@ -369,15 +378,11 @@ def test_every_package_loads_its_pickles_by_conversion_or_is_refused(tmp_path):
     for package in ("accelerate", "diffusers", "huggingface_hub", "peft", "transformers"):
         pytest.importorskip(package)
     (tmp_path / "program.py").write_text(PACKAGES)
-    run((tmp_path / "program.py", tmp_path, "save"))
-    for policy in ("convert", "refuse"):
-        out = run(("-m", "tensafe.compat", f"--pickles={policy}", tmp_path / "program.py", tmp_path, policy))
-        assert "huggingface_hub" in out.splitlines()
+    run(("-m", "tensafe.compat", tmp_path / "program.py", tmp_path))
 
 
 def test_a_trainer_resumes_from_its_pickles_without_executing_them(tmp_path):
     pytest.importorskip("transformers")
-    run((PROGRAMS / "trains.py", tmp_path))
     run((PROGRAMS / "trains.py", tmp_path, "theirs"))
     run(("-m", "tensafe.compat", "--pickles=convert", PROGRAMS / "trains.py", tmp_path, "ours"))
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
