@@ -74,8 +74,8 @@ __all__ = [
 ]
 
 
-def install_as_safetensors() -> None:
-    """From here on, ``import safetensors`` gives tensafe; see :mod:`tensafe.compat`."""
+def install_as_safetensors(*, pickles: str = "leave") -> None:
+    """From here on, ``import safetensors`` gives tensafe; see :mod:`tensafe.compat`, also for ``pickles``."""
     from .compat import install_as_safetensors
 
-    install_as_safetensors()
+    install_as_safetensors(pickles=pickles)

@@ -10,6 +10,9 @@ Three ways, from the narrowest to the widest::
     python -m tensafe.compat script.py --its args    # a program that is not yours
     python -m tensafe.compat -m module --its args
 
+Packages that find ``pytorch_model.bin`` give it to ``torch.load``. ``pickles="convert"``, or
+``--pickles=convert`` before the script, loads it without executing it, ``"refuse"`` refuses it.
+
 Modules that were imported earlier and hold names of the published package keep them; its exceptions
 are still caught, as ours are of its class. The published package may stay installed, and should: its
 users look for its distribution.
@@ -29,7 +32,7 @@ from types import ModuleType
 from typing import Any
 
 import tensafe
-from tensafe import _options, _prefetch, _safe_open
+from tensafe import _options, _pickles, _prefetch, _safe_open
 
 # The version of the published package whose names, signatures and semantics these are.
 REFERENCE_VERSION = "0.9.0rc1"
@@ -111,12 +114,27 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 _FINDER = _Finder()
 
 
-def install_as_safetensors() -> None:
+def install_as_safetensors(*, pickles: str = "leave") -> None:
     """From here on, ``import safetensors`` and its modules give tensafe, in this process.
 
     Warns where modules of the published package were imported already: who holds names of it keeps
     them. Calling it twice does nothing.
+
+    ``pickles`` says what ``torch.load`` does from here on; anything but ``"leave"`` imports torch.
+
+    - ``"leave"``: what it does now.
+    - ``"convert"``: it loads files of ``torch.save`` by :func:`tensafe.torch.load_pickle`, and executes
+      nothing, whatever ``weights_only`` says. Containers and plain values are made as they were saved,
+      tensors with their values, dense and row-major, on the device of ``map_location``. Names of one
+      tensor share memory; tensors that share a part of their storage do not. ``mmap`` is ignored: the file is
+      read into memory. What is neither tensor, array nor plain value is refused with its name and offset,
+      never left out.
+    - ``"refuse"``: it raises ``UnsupportedError``; safetensors files are loaded.
+
+    Modules that hold ``torch.load`` by name keep it, and so do processes that are spawned. ``pickle.load``
+    and ``torch.jit.load`` are left alone.
     """
+    _pickles.apply(pickles)
     if _FINDER in sys.meta_path:
         return
     loaded = [name for name in sys.modules if name.partition(".")[0] == "safetensors"]
@@ -135,6 +153,7 @@ def install_as_safetensors() -> None:
 
 def uninstall() -> None:
     """Takes :func:`install_as_safetensors` back."""
+    _pickles.restore()
     if _FINDER not in sys.meta_path:
         return
     sys.meta_path.remove(_FINDER)
@@ -148,12 +167,23 @@ _REPLACED: dict[str, ModuleType] = {}
 
 
 def _main(arguments: list[str]) -> None:
-    usage = "usage: python -m tensafe.compat (script.py | -m module) [arguments]"
+    usage = (
+        "usage: python -m tensafe.compat [--pickles=leave|convert|refuse] (script.py | -m module) [arguments]"
+    )
+    option, _, pickles = arguments[0].partition("=") if arguments else ("", "", "")
+    if option == "--pickles":
+        del arguments[0]
     if not arguments or arguments[0] in ("-h", "--help") or arguments == ["-m"]:
         print(usage, file=sys.stderr)
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
     # The module that runs as __main__ is another than the one that programs import.
-    importlib.import_module("tensafe.compat").install_as_safetensors()
+    compat = importlib.import_module("tensafe.compat")
+    if option != "--pickles":
+        pickles = "leave"
+    elif pickles not in _pickles.POLICIES:
+        print(usage, file=sys.stderr)
+        raise SystemExit(2)
+    compat.install_as_safetensors(pickles=pickles)
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         sys.path.insert(0, "")
