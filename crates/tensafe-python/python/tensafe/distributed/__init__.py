@@ -2,8 +2,10 @@
 
 - ``Rules``: which part of which tensor a rank holds, by name pattern, by a ``tp_plan`` of transformers, by the
   placements of DTensors.
+- ``load_sharded``: what a rank holds of a model, from one file or many.
 """
 
+from .load import iter_sharded, load_sharded
 from .rules import (
     Column,
     Experts,
@@ -36,4 +38,6 @@ __all__ = [
     "Shard",
     "Skip",
     "Stage",
+    "iter_sharded",
+    "load_sharded",
 ]
