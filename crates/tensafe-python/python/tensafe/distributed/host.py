@@ -29,6 +29,8 @@ _FILLERS = 2
 _LOOK = 0.002
 # Every how many looks the locks of blocks are tried.
 _LOOKS = 25
+# Seconds without a new block after which those that only others need are not waited for.
+_PATIENCE = 0.1
 _F_OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", 37)
 _F_SEAL = getattr(fcntl, "F_SEAL_SHRINK", 2) | getattr(fcntl, "F_SEAL_GROW", 4)
 _F_SEAL_WRITE = getattr(fcntl, "F_SEAL_WRITE", 8)
@@ -92,10 +94,11 @@ class Host:
     def expects(self, key: str, rank: int) -> bool:
         """Whether a peer may still come: its process runs, and it has not declined."""
         try:
-            declined: bool = self.store.check([f"{self._where(key)}/{rank}"])
+            if self.store.check([f"{self._where(key)}/{rank}"]):
+                return False
         except RuntimeError:
             return False
-        return _alive(self._rows[rank]) and not declined
+        return _alive(self._rows[rank])
 
     def _where(self, key: str) -> str:
         # Ranks that see other peers do not meet: what is read together follows from who they are.
@@ -155,6 +158,8 @@ class Shared:
         self._needed = [number for number, pieces in enumerate(self._blocks) if _touch(pieces, mine)]
         self._threads: list[threading.Thread] = []
         self._failed: list[BaseException] = []
+        self._lock = threading.Lock()
+        self._busy: set[int] = set()
         self._stop = False
         os.pwrite(self._flags, b"\1", len(self._blocks) + host.index)
 
@@ -193,16 +198,15 @@ class Shared:
         # Each rank begins somewhere else, so that they rarely want the same block.
         turn = len(self._needed) * self._host.index // len(self._host.peers)
         todo = iter(self._needed[turn:] + self._needed[:turn])
-        lock = threading.Lock()
         for _ in range(_FILLERS):
-            self._threads.append(threading.Thread(target=self._fill, args=(todo, lock), daemon=True))
+            self._threads.append(threading.Thread(target=self._fill, args=(todo,), daemon=True))
             self._threads[-1].start()
 
-    def _fill(self, todo: Iterator[int], lock: threading.Lock) -> None:
+    def _fill(self, todo: Iterator[int]) -> None:
         try:
             with _Reader(self._path) as reader:
                 while not (self._failed or self._stop):
-                    with lock:
+                    with self._lock:
                         block = next(todo, None)
                     if block is None:
                         return
@@ -211,57 +215,68 @@ class Shared:
             self._failed.append(error)
 
     def _take(self, block: int, reader: _Reader) -> bool:
-        """Sees to one block; ``False`` where another rank is at it."""
-        if self._done(block):
-            return True
-        if not _lock(self._flags, block, fcntl.F_WRLCK):
-            return False
+        """Sees to one block; ``False`` where another rank, or a thread of this one, is at it."""
+        with self._lock:
+            # Threads of a process do not lock each other out of a file.
+            if block in self._busy:
+                return False
+            self._busy.add(block)
         try:
-            if not self._done(block):
-                for start, end in self._blocks[block]:
-                    reader.read(self._data, start, end)
-                os.pwrite(self._flags, b"\1", block)
+            if self._done(block):
+                return True
+            if not _lock(self._flags, block, fcntl.F_WRLCK):
+                return False
+            try:
+                if not self._done(block):
+                    for start, end in self._blocks[block]:
+                        reader.read(self._data, start, end)
+                    os.pwrite(self._flags, b"\1", block)
+            finally:
+                _lock(self._flags, block, fcntl.F_UNLCK)
+            return True
         finally:
-            _lock(self._flags, block, fcntl.F_UNLCK)
-        return True
+            self._busy.discard(block)
 
     def _done(self, block: int) -> bool:
         return os.pread(self._flags, 1, block) == b"\1"
 
     def wait(self, timeout: float) -> bool:
-        """Waits for the blocks that others read, and reads those of ranks that died. ``False`` where nothing
-        came for ``timeout`` seconds, or reading failed: the caller reads by itself then."""
-        for thread in self._threads:
-            thread.join()
-        left, looks, deadline = self._needed, 0, time.monotonic() + timeout
+        """Waits until what this rank needs is there, and reads what a rank that died was to read. ``False`` where
+        nothing came for ``timeout`` seconds, or reading failed: the caller reads by itself then."""
+        looks, before, since = 0, -1, time.monotonic()
         try:
             with _Reader(self._path) as reader:
-                while left and not self._failed:
+                while not self._failed:
                     flags = os.pread(self._flags, len(self._blocks), 0)
-                    still = [block for block in left if not flags[block]]
-                    if still and looks % _LOOKS == 0:
-                        # Who holds the lock of a block is at it: it is free where that one has died.
-                        still = [block for block in still if not self._take(block, reader)]
-                    if len(still) < len(left):
-                        deadline = time.monotonic() + timeout
-                    elif time.monotonic() > deadline:
+                    left = [block for block in self._needed if not flags[block]]
+                    if sum(flags) > before:
+                        before, since = sum(flags), time.monotonic()
+                    idle = time.monotonic() - since
+                    # A file that is read may not change: what others need beside is waited for, but not for long.
+                    if not left and (all(flags) or idle > _PATIENCE):
+                        self._seal(flags)
+                        return True
+                    if idle > timeout:
                         return False
-                    left, looks = still, looks + 1
-                    if left:
-                        time.sleep(_LOOK)
+                    looks += 1
+                    if looks % _LOOKS == 0:
+                        # Who holds the lock of a block is at it: it is free where that one has died.
+                        for block in left:
+                            self._take(block, reader)
+                    time.sleep(_LOOK)
         except OSError:
-            return False
-        if self._failed:
-            return False
-        if all(os.pread(self._flags, len(self._blocks), 0)):
-            # Nobody changes it any more. It is refused while another rank's last block is mapped.
+            pass
+        return False
+
+    def _seal(self, flags: bytes) -> None:
+        """Makes the memory unchangeable, once all of it is there."""
+        if all(flags):
+            # Refused while another rank's last block is mapped.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._data, _F_ADD_SEALS, _F_SEAL_WRITE)
-        return True
 
     def leave(self, timeout: float) -> None:
-        """Gives the memory up, once every live peer has it too: else a late one would read all by itself, and
-        memory of more than two files could be in use."""
+        """Gives the memory up, once every live peer has it too: else a late one would read all by itself."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             joined = os.pread(self._flags, len(self._host.peers), len(self._blocks))

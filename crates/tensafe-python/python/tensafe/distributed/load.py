@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from .. import _checkpoint
-from .._errors import UsageError
+from .._errors import IoError, UsageError
 from .._plan import Running
-from .host import PAGE, Host, Ranges, Shared
+from .host import BLOCK, PAGE, Host, Ranges, Shared
 from .rules import Part, Rules, add
 
 if TYPE_CHECKING:
     from .._checkpoint import Checkpoint
 
+# Shapes, and the bytes of each tensor in the data of its file.
+_Table = dict[str, tuple[tuple[int, ...], int, int]]
 _SHARE = ("auto", "page-cache", "memfd", "none")
 # Runs of a rank that lie further apart than this are read one by one.
 _FAR = 256 << 10
+# Blocks that each rank reads of a window: what is filled, and then taken from, at a time.
+_WINDOW_BLOCKS = 2
 # Bytes that ranks have in common of a file below which sharing costs more than it saves.
 _WORTH_IT = 1 << 20
 
@@ -47,8 +51,8 @@ def load_sharded(
 
     ``share`` says how the ranks of a host read what several of them need, such as row-parallel weights:
 
-    - ``"memfd"``: each byte once, past the page cache, into memory of the host that is given back; the part that they
-      have in common of two files at a time, at most. A rank's exclusive bytes go straight to its tensors.
+    - ``"memfd"``: each byte once, past the page cache, into memory of the host that is given back: up to three
+      times 16 MiB for each rank, or the largest tensor that they share. A rank's exclusive bytes go straight to its tensors.
     - ``"page-cache"``: all through the page cache, where the file system has one that ranks share.
     - ``"none"``: each rank by itself.
     - ``"auto"``: ``"memfd"`` where a group has several ranks on this host and the file is not in the page cache.
@@ -91,7 +95,7 @@ def iter_sharded(
     io: str = "auto",
     pad: bool = False,
 ) -> Iterator[tuple[str, Any]]:
-    """As :func:`load_sharded`, tensor by tensor, file after file; of each file first what is this rank's alone."""
+    """As :func:`load_sharded`, tensor by tensor, file after file; of each file first what ranks share."""
     if share not in _SHARE:
         raise UsageError(f'share "{share}" is invalid (expected one of: {", ".join(_SHARE)})')
     if io not in ("auto", "pread", "direct"):
@@ -147,7 +151,7 @@ class _Load:
     def run(self, host: Host | None, timeout: float, *, forced: bool) -> Iterator[tuple[str, Any]]:
         opened = self._checkpoint._checkpoint()
         files = self._checkpoint.files
-        rows: list[dict[str, tuple[tuple[int, ...], int, int]]] = [{} for _ in files]
+        rows: list[_Table] = [{} for _ in files]
         for name, _, shape, file, start, end in opened.infos():
             rows[file][name] = (tuple(shape), start, end)
         for path, tensors in zip(files, rows, strict=True):
@@ -156,66 +160,86 @@ class _Load:
             else:
                 yield from self._together(host, path, tensors, timeout, forced)
 
-    def _read(
-        self, checkpoint: Checkpoint, tensors: dict[str, tuple[tuple[int, ...], int, int]]
-    ) -> Iterator[tuple[str, Any]]:
+    def _read(self, checkpoint: Checkpoint, tensors: _Table) -> Iterator[tuple[str, Any]]:
+        with self._start(checkpoint, tensors) as running:
+            yield from running
+
+    def _start(self, checkpoint: Checkpoint, tensors: _Table) -> Running:
         plan = checkpoint.plan(budget=self._budget)
         shapes = ((name, shape) for name, (shape, _, _) in tensors.items())
         add(plan, self._rules, shapes, self._rank, self._world, pad=self._pad)
-        with Running(plan, self._framework, self._device, None, own=True) as running:
-            yield from running
+        return Running(plan, self._framework, self._device, None, own=True)
 
     def _together(
-        self,
-        host: Host,
-        path: str,
-        tensors: dict[str, tuple[tuple[int, ...], int, int]],
-        timeout: float,
-        forced: bool,
+        self, host: Host, path: str, tensors: _Table, timeout: float, forced: bool
     ) -> Iterator[tuple[str, Any]]:
-        common, ranges, mine = self._common(host, tensors)
-        size = sum(end - start for start, end in ranges)
-        if size < (1 if forced else _WORTH_IT):
+        common = self._common(host, tensors)
+        if sum(end - start for _, start, end in common.values()) < (1 if forced else _WORTH_IT):
             yield from self._read(self._checkpoint, tensors)
             return
-        header = _header_bytes(path)
-        pages = [_pages(rows, header, os.stat(path).st_size) for rows in (ranges, mine)]
-        wanted = forced or self._is_cold(common)
-        shared = Shared.join(host, path, header, *pages, wanted=wanted)
-        if shared is None:
-            yield from self._read(self._checkpoint, tensors)
-            return
-        shared.fill()
+        header, size = _header_bytes(path), os.stat(path).st_size
+        windows = list(_windows(common, BLOCK * _WINDOW_BLOCKS * len(host.peers)))
+        alone = {name: row for name, row in tensors.items() if name not in common}
+        held: list[Shared | None] = []
+
+        def join(window: _Table) -> None:
+            mine = {name: row for name, row in window.items() if self._holds(name, row[0])}
+            pages = [_pages(rows.values(), header, size) for rows in (window, mine)]
+            shared = Shared.join(host, path, header, *pages, wanted=forced or self._is_cold(window))
+            held.append(shared)
+            if shared is not None:
+                shared.fill()
+
         try:
-            yield from self._read(
-                self._checkpoint, {name: row for name, row in tensors.items() if name not in common}
-            )
-            if shared.wait(timeout):
-                yield from self._read(_checkpoint.open(shared.path, io="mmap"), common)
-            else:
-                yield from self._read(self._checkpoint, common)
-            shared.leave(timeout)
+            # What is this rank's alone is read meanwhile, ahead of the caller.
+            with self._start(self._checkpoint, alone) as running:
+                for window in windows[:1]:
+                    join(window)
+                for number, window in enumerate(windows):
+                    for after in windows[number + 1 : number + 2]:
+                        join(after)
+                    yield from self._take(held[number], window, timeout)
+                    # The one before: nobody waits for a rank that is only a little behind.
+                    for before in held[max(number - 1, 0) : number]:
+                        _leave(before, timeout)
+                yield from running
+            for shared in held[-1:]:
+                _leave(shared, timeout)
         finally:
-            shared.close()
+            for shared in held:
+                if shared is not None:
+                    shared.close()
 
-    def _common(
-        self, host: Host, tensors: dict[str, tuple[tuple[int, ...], int, int]]
-    ) -> tuple[dict[str, tuple[tuple[int, ...], int, int]], Ranges, Ranges]:
-        """The tensors of this rank that it has bytes of in common with a peer; the ranges of all such tensors of any
-        peer; and those of this rank. Every peer finds the same ranges."""
+    def _take(self, shared: Shared | None, window: _Table, timeout: float) -> Iterator[tuple[str, Any]]:
+        """The tensors of a window out of memory that was filled, and from the file where that did not come."""
+        left = dict(window)
+        if shared is not None and shared.wait(timeout):
+            try:
+                for name, tensor in self._read(_checkpoint.open(shared.path, io="mmap"), window):
+                    del left[name]
+                    yield name, tensor
+                return
+            except IoError:
+                # A rank that needs more of it than this one still writes there.
+                pass
+        yield from self._read(self._checkpoint, left)
+
+    def _holds(self, name: str, shape: tuple[int, ...]) -> bool:
+        return self._rules.part(name, shape, self._rank, self._world) is not None
+
+    def _common(self, host: Host, tensors: _Table) -> _Table:
+        """The tensors that two of the peers, or more, have bytes of in common, in the order of the file. Every
+        peer finds the same."""
         places = [self._rules.place(rank, self._world) for rank in host.peers]
-        common, ranges, mine = {}, [], []
-        for name, (shape, start, end) in sorted(tensors.items(), key=lambda row: row[1][1]):
+        common = {}
+        for name, row in sorted(tensors.items(), key=lambda item: item[1][1]):
+            shape, start, end = row
             parts = [self._rules._part(name, shape, place) for place in places]
-            if start == end or _are_apart(parts, shape, end - start):
-                continue
-            ranges.append((start, end))
-            if parts[host.index] is not None:
-                mine.append((start, end))
-                common[name] = tensors[name]
-        return common, ranges, mine
+            if start < end and not _are_apart(parts, shape, end - start):
+                common[name] = row
+        return common
 
-    def _is_cold(self, tensors: dict[str, tuple[tuple[int, ...], int, int]]) -> bool:
+    def _is_cold(self, tensors: _Table) -> bool:
         """Whether most of these tensors would be read from storage."""
         plan = self._checkpoint.plan()
         for name in tensors:
@@ -243,6 +267,25 @@ def _are_apart(parts: list[Part | None], shape: tuple[int, ...], nbytes: int) ->
     return alone or min(b - a for a, b in rows) * position > _FAR
 
 
+def _leave(shared: Shared | None, timeout: float) -> None:
+    if shared is not None:
+        shared.leave(timeout)
+
+
+def _windows(tensors: _Table, most: int) -> Iterator[_Table]:
+    """Tensors in the order of the file, as many at a time as have ``most`` bytes or a little more."""
+    window: _Table = {}
+    size = 0
+    for name, row in tensors.items():
+        window[name] = row
+        size += row[2] - row[1]
+        if size >= most:
+            yield window
+            window, size = {}, 0
+    if window:
+        yield window
+
+
 def _open(path: str, io: str) -> Checkpoint:
     return _checkpoint.open(path, owned=True) if io == "auto" else _checkpoint.open(path, io=io)
 
@@ -253,10 +296,10 @@ def _header_bytes(path: str) -> int:
         return 8 + int.from_bytes(file.read(8), "little")
 
 
-def _pages(ranges: Ranges, header: int, size: int) -> Ranges:
-    """Ranges of a file's data as whole pages of the file, and one where two touch; ascending."""
+def _pages(tensors: Iterable[tuple[tuple[int, ...], int, int]], header: int, size: int) -> Ranges:
+    """The pages of a file that tensors are in, as ranges of bytes, and one where two touch; ascending."""
     rows: Ranges = []
-    for first, last in ranges:
+    for _, first, last in tensors:
         start, end = (header + first) // PAGE * PAGE, min(-(-(header + last) // PAGE) * PAGE, size)
         if rows and start <= rows[-1][1]:
             rows[-1] = (rows[-1][0], max(end, rows[-1][1]))
