@@ -3,6 +3,7 @@
 - ``Rules``: which part of which tensor a rank holds, by name pattern, by a ``tp_plan`` of transformers, by the
   placements of DTensors.
 - ``load_sharded``: what a rank holds of a model, from one file or many.
+- ``save_sharded``: one file, or the shards of the Hub, from all ranks.
 """
 
 from .load import iter_sharded, load_sharded
@@ -22,6 +23,7 @@ from .rules import (
     Skip,
     Stage,
 )
+from .save import save_sharded
 
 __all__ = [
     "Column",
@@ -40,4 +42,5 @@ __all__ = [
     "Stage",
     "iter_sharded",
     "load_sharded",
+    "save_sharded",
 ]

@@ -136,7 +136,7 @@ def _start(pid: int) -> str | None:
 
 
 def _alive(row: dict[str, Any]) -> bool:
-    return _start(row["pid"]) == row["start"]
+    return bool(_start(row["pid"]) == row["start"])
 
 
 class Shared:
