@@ -1,7 +1,9 @@
-"""Ranks as processes of their own: python ranks_program.py SCENARIO WORLD DIRECTORY [JSON]
+"""Ranks as processes of their own: ``python ranks_program.py`` reads lines of JSON, each a list of a scenario, the
+number of ranks, a directory and options, and answers each with one: what the scenario returned in every rank, ``null``
+where that died.
 
-Imports torch once and forks the ranks, which meet at a store of this process: a rank that dies leaves the store.
-Prints a list of JSON, what the scenario returned in each rank, ``null`` where it died.
+torch is imported once. For each line a process is forked, which forks the ranks, and has the store that they meet at:
+a rank that dies leaves the store.
 """
 
 from __future__ import annotations
@@ -312,26 +314,40 @@ def transformers(rank: int, world: int, directory: Path) -> Any:
 
 
 def main() -> None:
-    scenario, world, directory = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
-    if scenario == "make":
-        tensafe.torch.save_file(model(), directory / "model.safetensors")
-        return
+    for line in sys.stdin:
+        scenario, world, directory, options = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            try:
+                print(json.dumps(job(scenario, world, Path(directory), options)), flush=True)
+            except BaseException:
+                traceback.print_exc()
+                print("null", flush=True)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+
+def job(scenario: str, world: int, directory: Path, options: dict[str, Any]) -> list[Any]:
+    signal.alarm(100)
     if scenario in ("placements", "saves_dtensors", "transformers"):
         # What takes seconds to import is imported once.
         pass
     if scenario == "transformers":
         pass
-    store = dist.TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False)
     children = []
+    ports, tell = os.pipe()
     for rank in range(world):
         out, into = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(out)
-            _rank(globals()[scenario], rank, world, store.port, directory, options, into)
+            _rank(globals()[scenario], rank, world, ports, directory, options, into)
         os.close(into)
         children.append((child, out))
+    # After the forks: it has threads, whose locks a fork would take with it.
+    store = dist.TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False)
+    os.write(tell, f"{store.port:5}".encode() * world)
     answers = []
     for child, out in children:
         with os.fdopen(out) as file:
@@ -339,22 +355,24 @@ def main() -> None:
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status) or text, f"a rank ended with {status}"
         answers.append(json.loads(text) if text else None)
-    print(json.dumps(answers))
+    return answers
 
 
 def _rank(
     run: Callable[..., Any],
     rank: int,
     world: int,
-    port: int,
+    ports: int,
     directory: Path,
     options: dict[str, Any],
     into: int,
 ) -> None:
     code = 1
     try:
+        # Who hangs does not outlive the test.
+        signal.alarm(100)
         torch.set_num_threads(1)
-        store = dist.TCPStore("127.0.0.1", port, world, is_master=False)
+        store = dist.TCPStore("127.0.0.1", int(os.read(ports, 5)), world, is_master=False)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
         answer = run(rank, world, directory, **options)
         os.write(into, json.dumps(answer).encode())
