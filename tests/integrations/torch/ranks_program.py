@@ -9,6 +9,7 @@ a rank that dies leaves the store.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -171,6 +172,15 @@ def dies(rank: int, world: int, directory: Path, phase: str, victim: int = 1, **
     elif phase == "made":
         # The victim is the one that makes the memory.
         time.sleep(0.5)
+    elif phase in ("filling", "stopped"):
+        # The victim is the first that takes a block.
+        real_fill = host.Shared.fill
+
+        def fill(self: Any) -> None:
+            time.sleep(0.3)
+            real_fill(self)
+
+        host.Shared.fill = fill  # type: ignore[method-assign]
     began = time.monotonic()
     found = td.load_sharded(directory / "model.safetensors", RULES, share="memfd", **options)
     seconds = time.monotonic() - began
@@ -330,11 +340,10 @@ def main() -> None:
 
 def job(scenario: str, world: int, directory: Path, options: dict[str, Any]) -> list[Any]:
     signal.alarm(100)
-    if scenario in ("placements", "saves_dtensors", "transformers"):
-        # What takes seconds to import is imported once.
-        pass
-    if scenario == "transformers":
-        pass
+    # What takes seconds to import is imported once.
+    heavy = {"placements": "torch.distributed.fsdp", "saves_dtensors": "torch.distributed.tensor"}
+    if scenario in heavy:
+        importlib.import_module(heavy[scenario])
     children = []
     ports, tell = os.pipe()
     for rank in range(world):

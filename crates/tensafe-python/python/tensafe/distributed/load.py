@@ -26,7 +26,7 @@ _FAR = 256 << 10
 # Blocks that each rank reads of a window: what is filled, and then taken from, at a time.
 _WINDOW_BLOCKS = 2
 # Bytes that ranks have in common of a file below which sharing costs more than it saves.
-_WORTH_IT = 1 << 20
+_WORTH_IT = 64 << 10
 
 
 def load_sharded(
