@@ -2,9 +2,9 @@
 
     python bench/ranks.py [--quick] [--rounds 7] [--root DIRECTORY]
 
-The file is the Llama of files.py in one piece, the rules are a ``tp_plan`` for four ranks with vocab-parallel ends. Both
+The file is the Llama of files.py in one piece, the rules are a ``tp_plan`` for four ranks with vocab-parallel ends. All
 loaders end with dense tensors in memory of the rank. Ranks are forked from one process, have loaded a small file before,
-and start together; the time is that of the last. Both take turns, and who is first changes with each round. Prints
+and start together; the time is that of the last. All take turns, and who is first changes with each round. Prints
 a table: medians with the least and the most, bytes that the disk was asked for, and the ratios of medians.
 """
 
@@ -42,18 +42,26 @@ RULES = Rules.from_tp_plan(STYLES)
 CELLS: list[tuple[str, list[int], dict[str, Any]]] = [
     ("one rank of four, alone", [1], {"rank": 1, "world": WORLD}),
     ("four ranks of one host", list(range(WORLD)), {}),
-    ("four ranks, direct reads", list(range(WORLD)), {"io": "direct", "share": "memfd"}),
+    # The reference has a copy of the file for each rank: as where ranks do not share a page cache.
+    (
+        "four ranks, no page cache shared",
+        list(range(WORLD)),
+        {"io": "direct", "share": "memfd", "copies": True},
+    ),
     ("four ranks, page cache", list(range(WORLD)), {"share": "page-cache"}),
 ]
 
 
 def ours(path: Path, rank: int, options: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return load_sharded(path, RULES, **options)
+    return load_sharded(path, RULES, **{name: value for name, value in options.items() if name != "copies"})
 
 
-def get_slice(path: Path, rank: int, options: dict[str, Any]) -> dict[str, torch.Tensor]:
+def get_slice(
+    path: Path, rank: int, options: dict[str, Any], backend: str = "mmap"
+) -> dict[str, torch.Tensor]:
     tensors = {}
-    with safe_open(path, "pt") as file:
+    own = options.get("copies")
+    with safe_open(_copy(path, rank) if own else path, "pt", backend=backend) as file:
         for name in file.keys():
             part = file.get_slice(name)
             shape = part.get_shape()
@@ -64,14 +72,27 @@ def get_slice(path: Path, rank: int, options: dict[str, Any]) -> dict[str, torch
     return tensors
 
 
-LOADERS: dict[str, Callable[..., dict[str, torch.Tensor]]] = {"tensafe": ours, "get_slice": get_slice}
+def get_slice_pread(path: Path, rank: int, options: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return get_slice(path, rank, options, "pread")
+
+
+def _copy(path: Path, rank: int) -> Path:
+    return path.with_name(f"{rank}-{path.name}")
+
+
+LOADERS: dict[str, Callable[..., dict[str, torch.Tensor]]] = {
+    "tensafe": ours,
+    "get_slice": get_slice,
+    "get_slice pread": get_slice_pread,
+}
 
 
 def together(
     loader: str, path: Path, warm: Path, ranks: list[int], options: dict[str, Any]
 ) -> dict[str, float]:
     """The time of the last rank in seconds, and bytes that all read; the file is cold."""
-    measure.make_cold([path])
+    copies = [_copy(path, rank) for rank in ranks] if options.get("copies") else []
+    measure.make_cold([path, *copies])
     go, ready, ports = os.pipe(), os.pipe(), os.pipe()
     answers, children = os.pipe(), []
     for rank in ranks:
@@ -184,8 +205,9 @@ def main() -> None:
             root / "warm.safetensors",
         )
         for file, sizes in ((path, shape), (warm, files.Shape.quick())):
-            if not file.exists():
-                files._write(file, sizes.llama())
+            for copy in (file, *(_copy(file, rank) for rank in range(WORLD))):
+                if not copy.exists():
+                    files._write(copy, sizes.llama())
         for line in table(path, warm, 1 if options.quick else options.rounds):
             print(line)
             sys.stdout.flush()
