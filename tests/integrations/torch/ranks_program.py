@@ -121,6 +121,9 @@ def make_cold(path: Path) -> None:
 def loads(rank: int, world: int, directory: Path, **options: Any) -> Any:
     """Loads cold, and says what differs and how many bytes the disk was asked for."""
     path = directory / options.pop("file", "model.safetensors")
+    # The first load imports modules, which are read from the disk too.
+    td.load_sharded(path, RULES, **options)
+    dist.barrier()
     for file in path.glob("*.safetensors") if path.is_dir() else [path]:
         if rank == 0:
             make_cold(file)
@@ -128,6 +131,15 @@ def loads(rank: int, world: int, directory: Path, **options: Any) -> Any:
     before = read_bytes()
     found = td.load_sharded(path, RULES, **options)
     count = read_bytes() - before
+    if options.get("framework") == "numpy":
+        arrays = {
+            name: (array.view("int16"), True) if array.dtype.itemsize == 2 else (array, False)
+            for name, array in found.items()
+        }
+        found = {
+            name: torch.from_numpy(array).view(torch.bfloat16 if half else torch.float32)
+            for name, (array, half) in arrays.items()
+        }
     for tensor in found.values():
         # Memory of this rank's own: nothing that is written to it reaches another.
         if tensor.numel() and rank == 0:

@@ -279,6 +279,7 @@ def test_ranks_without_a_group_read_by_themselves(made: Path) -> None:
         (3, {"share": "memfd", "io": "direct"}),
         (4, {"share": "page-cache"}),
         (2, {"share": "memfd", "budget": "12MiB"}),
+        (2, {"share": "memfd", "framework": "numpy"}),
     ],
 )
 def test_ranks_of_a_host_read_each_byte_once(

@@ -346,7 +346,7 @@ class Running:
         if self._device != "cpu":
             tensor = tensor.to(self._device)
         elif self._own and memory.mapped:
-            tensor = tensor.clone()
+            tensor = tensor.clone() if hasattr(tensor, "clone") else tensor.copy()
         return name, tensor
 
     def progress(self) -> Progress:

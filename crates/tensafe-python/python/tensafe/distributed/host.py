@@ -51,6 +51,8 @@ class Host:
         self.index = self.peers.index(rank)
         self._rows = peers
         self._call = call
+        # A peer stood still for too long: nothing is read together any more.
+        self.gave_up = False
 
     @classmethod
     def meet(cls, group: Any, rank: int, world: int, timeout: float) -> Host | None:
@@ -171,6 +173,9 @@ class Shared:
         no memory or no want of it, as the file is in the page cache, or has gone."""
         facts = os.stat(path)
         key = f"{facts.st_dev}/{facts.st_ino}/{facts.st_size}/{facts.st_mtime_ns}/{hash(tuple(ranges))}"
+        if host.gave_up:
+            host.decline(key)
+            return None
         made: tuple[int, int] | None = None
         if wanted and _room() > sum(end - start for start, end in ranges):
             made = _make(path, facts.st_size, header, len(_blocks(ranges)) + len(host.peers))
@@ -257,6 +262,7 @@ class Shared:
                         self._seal(flags)
                         return True
                     if idle > timeout:
+                        self._host.gave_up = True
                         return False
                     looks += 1
                     if looks % _LOOKS == 0:
@@ -278,11 +284,12 @@ class Shared:
     def leave(self, timeout: float) -> None:
         """Gives the memory up, once every live peer has it too: else a late one would read all by itself."""
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+        while not self._host.gave_up:
             joined = os.pread(self._flags, len(self._host.peers), len(self._blocks))
             late = [rank for rank, flag in zip(self._host.peers, joined, strict=True) if not flag]
             if not any(self._host.expects(self._key, rank) for rank in late):
                 break
+            self._host.gave_up = time.monotonic() > deadline
             time.sleep(0.005)
         self.close()
 
