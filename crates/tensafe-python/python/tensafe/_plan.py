@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,7 @@ class Plan:
         self._out: dict[str, Any] = {}
         self._casts: dict[str, Any] = {}
         self._copied: set[str] = set()
+        self._padded: dict[str, tuple[int, ...]] = {}
 
     def add(
         self,
@@ -140,6 +141,8 @@ class Plan:
         """
         if name not in self._shapes:
             raise UsageError(f"tensor `{name}` is not in the plan")
+        if name in self._padded:
+            raise UsageError(f"tensor `{name}` is padded, it is not read into memory of the caller")
         if tuple(out.shape) != self._shapes[name]:
             raise UsageError(
                 f"tensor `{name}`: shape {list(out.shape)} to read into, needed {list(self._shapes[name])}"
@@ -161,6 +164,19 @@ class Plan:
                 self._casts[name] = dtype
         return self
 
+    def pad(self, name: str, shape: Sequence[int]) -> Plan:
+        """Hands ``name`` out in ``shape``, no dimension of which is smaller than that of the part that is read:
+        zeros behind it. Costs a copy of the tensor."""
+        if name not in self._shapes:
+            raise UsageError(f"tensor `{name}` is not in the plan")
+        if name in self._out:
+            raise UsageError(f"tensor `{name}` is read into memory of the caller, which is not padded")
+        found, needed = self._shapes[name], tuple(shape)
+        if len(found) != len(needed) or any(a > b for a, b in zip(found, needed, strict=True)):
+            raise UsageError(f"tensor `{name}`: shape {list(found)} cannot be padded to {list(needed)}")
+        self._padded[name] = needed
+        return self
+
     def _dtype(self, name: str) -> str:
         return self._checkpoint.info(name)[0]
 
@@ -170,8 +186,8 @@ class Plan:
         return list(self._shapes)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of the part of ``name`` that will be loaded, row-major, in elements."""
-        return self._shapes[name]
+        """The shape of the part of ``name`` that will be loaded, row-major, in elements; as it is padded."""
+        return self._padded.get(name, self._shapes[name])
 
     @property
     def nbytes(self) -> int:
@@ -289,7 +305,7 @@ class Running:
         self._running: _Execution = source.execute(device=stage)
         self._feed = None if stage is None else _Feed(self._running, plan, self._adapter, device)
         # Nothing is done to a tensor but to make it.
-        plain = device == "cpu" and progress is None and not plan._casts and not plan._copied
+        plain = device == "cpu" and progress is None and not (plan._casts or plan._copied or plan._padded)
         self._plain = plain and stage is None and not own
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
@@ -298,6 +314,8 @@ class Running:
     def __next__(self) -> tuple[str, Any]:
         name, tensor = self._next()
         plan = self._plan
+        if name in plan._padded:
+            tensor = self._adapter._padded(tensor, plan._padded[name])
         if name in plan._casts:
             tensor = self._adapter._cast(tensor, plan._casts[name])
         if name in plan._copied and tensor is not plan._out[name]:
@@ -328,7 +346,7 @@ class Running:
         if self._device != "cpu":
             tensor = tensor.to(self._device)
         elif self._own and memory.mapped:
-            tensor = tensor.clone()
+            tensor = tensor.clone() if hasattr(tensor, "clone") else tensor.copy()
         return name, tensor
 
     def progress(self) -> Progress:

@@ -244,6 +244,12 @@ def _cast(array: np.ndarray, dtype: Any) -> np.ndarray:
     return array.astype(dtype) if floating else array
 
 
+def _padded(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    whole = np.zeros(shape, array.dtype)
+    whole[tuple(slice(size) for size in array.shape)] = array
+    return whole
+
+
 def _copy(out: np.ndarray, array: np.ndarray) -> None:
     out[...] = array
 

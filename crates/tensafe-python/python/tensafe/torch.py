@@ -492,6 +492,16 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
+def _padded(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    shape = (*shape[:-1], shape[-1] // 2) if tensor.dtype in _PACKED else shape
+    whole = torch.zeros(
+        shape, dtype=torch.uint8 if tensor.dtype in _RAW.values() else tensor.dtype, device=tensor.device
+    )
+    whole = whole.view(tensor.dtype)
+    whole[tuple(slice(size) for size in tensor.shape)] = tensor
+    return whole
+
+
 def _copy(out: torch.Tensor, tensor: torch.Tensor) -> None:
     with torch.no_grad():
         out.copy_(tensor)
