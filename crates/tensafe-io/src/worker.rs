@@ -8,6 +8,7 @@
 //! wait for what they bring.
 
 use std::{
+    collections::HashMap,
     io,
     panic::{self, AssertUnwindSafe},
     sync::{
@@ -333,7 +334,8 @@ fn requests_of_memories(program: &Program) -> Vec<u32> {
     left
 }
 
-fn slots(plan: &Plan, program: &Program, mut given: Vec<(usize, Destination)>) -> Result<Vec<Slot>, Error> {
+fn slots(plan: &Plan, program: &Program, given: Vec<(usize, Destination)>) -> Result<Vec<Slot>, Error> {
+    let mut given: HashMap<usize, Destination> = given.into_iter().collect();
     let mut until = vec![0; program.memories.len()];
     for read in &program.reads {
         for memory in program.touched(read) {
@@ -348,9 +350,7 @@ fn slots(plan: &Plan, program: &Program, mut given: Vec<(usize, Destination)>) -
             Memory::Caller { entry } => (*entry, false),
             Memory::Device { entry } => (*entry, true),
         };
-        let place = given.iter().position(|(place, _)| *place == entry);
-        let memory = place.map(|place| given.swap_remove(place).1);
-        match memory {
+        match given.remove(&entry) {
             // It may come later.
             None if on_device => Ok(None),
             None => check_needed(plan, entry, None).map(|()| None),

@@ -1,6 +1,9 @@
 //! Plans, and plans under way, as the Python package sees them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use pyo3::{
     prelude::*,
@@ -29,8 +32,10 @@ pub(crate) struct Plan {
 
 struct State {
     plan: tensafe::Plan,
+    /// The place of each tensor among the entries of the plan.
+    places: HashMap<String, usize>,
     /// Memory of the caller, by the name of the tensor that is read into it.
-    lent: Vec<(String, Py<PyAny>)>,
+    lent: HashMap<String, Py<PyAny>>,
 }
 
 #[pymethods]
@@ -44,7 +49,10 @@ impl Plan {
         });
         let order = if in_order { Order::Plan } else { Order::File };
         let plan = tensafe::Plan::new().with_order(order).with_budget(budget.transpose()?);
-        Ok(Self { checkpoint, state: Mutex::new(State { plan, lent: Vec::new() }) })
+        Ok(Self {
+            checkpoint,
+            state: Mutex::new(State { plan, places: HashMap::new(), lent: HashMap::new() }),
+        })
     }
 
     /// Adds a tensor, or the part that one of the others says: an index expression; dimension, rank and
@@ -75,6 +83,7 @@ impl Plan {
         };
         let mut state = self.state();
         let entry = checkpoint.model.add_to(&mut state.plan, name, &selection).map_err(raise)?;
+        state.places.insert(name.to_owned(), entry);
         Ok(state.plan.entries().get(entry).map(|entry| entry.shape().to_vec()).unwrap_or_default())
     }
 
@@ -82,7 +91,8 @@ impl Plan {
     fn lend(&self, name: &str, out: &Bound<'_, PyAny>) -> PyResult<()> {
         let lent = Lent::of(out)?;
         let mut state = self.state();
-        let found = state.plan.entries().iter().enumerate().find(|(_, entry)| entry.name() == name);
+        let place = state.places.get(name).copied();
+        let found = place.and_then(|place| Some((place, state.plan.entries().get(place)?)));
         let Some((place, entry)) = found else {
             return Err(usage(&format!("tensor `{name}` is not in the plan")));
         };
@@ -96,16 +106,17 @@ impl Plan {
             )));
         }
         state.plan.read_into(place, &lent.strides).map_err(raise)?;
-        state.lent.retain(|(other, _)| other != name);
-        state.lent.push((name.to_owned(), out.clone().unbind()));
+        state.lent.insert(name.to_owned(), out.clone().unbind());
         Ok(())
     }
 
     /// Keeps the tensors whose names are in `names`.
-    fn keep(&self, names: std::collections::HashSet<String>) {
+    fn keep(&self, names: HashSet<String>) {
         let mut state = self.state();
         state.plan.retain(|entry| names.contains(entry.name()));
-        state.lent.retain(|(name, _)| names.contains(name));
+        state.lent.retain(|name, _| names.contains(name));
+        let entries = state.plan.entries().iter().enumerate();
+        state.places = entries.map(|(place, entry)| (entry.name().to_owned(), place)).collect();
     }
 
     /// Name, dtype, shape and bytes of each tensor, in the order in which they were added.
@@ -155,14 +166,14 @@ impl Plan {
         let (plan, lent) = {
             let state = self.state();
             let lent = state.lent.iter().map(|(name, out)| (name.clone(), out.clone_ref(py)));
-            (state.plan.clone(), lent.collect::<Vec<_>>())
+            (state.plan.clone(), lent.collect::<HashMap<_, _>>())
         };
         let mut options = ExecuteOptions::default();
         for (place, entry) in
             plan.entries().iter().enumerate().filter(|(_, entry)| entry.destination_strides().is_some())
         {
-            let out = lent.iter().find(|(name, _)| name == entry.name());
-            let (_, out) = out.ok_or_else(|| usage(&format!("tensor `{}` has no memory", entry.name())))?;
+            let out = lent.get(entry.name());
+            let out = out.ok_or_else(|| usage(&format!("tensor `{}` has no memory", entry.name())))?;
             options = options.with_destination(place, Lent::of(out.bind(py))?.memory);
         }
         let mut plan = plan;
