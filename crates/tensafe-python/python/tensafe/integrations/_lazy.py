@@ -35,7 +35,18 @@ _METHODS = (
     *("narrow", "select", "chunk", "split", "unbind", "__getitem__", "detach", "t", "transpose", "permute"),
     *("unsqueeze", "squeeze", "view", "reshape", "flatten", "contiguous", "to", "copy_"),
 )
-_FUNCTIONS = ("narrow", "select", "chunk", "split", "unbind", "t", "transpose", "permute", "unsqueeze", "squeeze")
+_FUNCTIONS = (
+    "narrow",
+    "select",
+    "chunk",
+    "split",
+    "unbind",
+    "t",
+    "transpose",
+    "permute",
+    "unsqueeze",
+    "squeeze",
+)
 _PASSES = (
     {getattr(torch.Tensor, name).__get__ for name in _PROPERTIES}
     | {getattr(torch.Tensor, name) for name in _METHODS}
@@ -186,9 +197,10 @@ class LazyTensor(torch.Tensor):
 
     @classmethod
     def _make(cls, stored: _Stored, size: Any, stride: Any, offset: int, dtype: torch.dtype) -> LazyTensor:
-        lazy: LazyTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, size, strides=stride, storage_offset=offset, dtype=dtype, device="cpu", requires_grad=False
+        made: Any = torch.Tensor._make_wrapper_subclass(
+            cls, size, strides=stride, storage_offset=offset, dtype=dtype, device=torch.device("cpu")
         )
+        lazy: LazyTensor = made
         lazy._stored = stored
         lazy._read = None
         return lazy
@@ -204,7 +216,9 @@ class LazyTensor(torch.Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func is torch.ops.aten.copy_.default and not isinstance(args[0], LazyTensor):
             return args[1]._copy_to(func, *args, **kwargs)
@@ -219,7 +233,9 @@ class LazyTensor(torch.Tensor):
         ]
         if any(isinstance(value, LazyTensor) for value in written):
             if torch.Tag.inplace_view in func.tags:
-                raise UnsupportedError(f"tensor `{args[0]._stored.name}`: {func} of a tensor that was not read")
+                raise UnsupportedError(
+                    f"tensor `{args[0]._stored.name}`: {func} of a tensor that was not read"
+                )
             # What shares its memory has to see the change.
             _elements(written, whole=True)
         args, kwargs = _elements((args, kwargs))
@@ -240,7 +256,8 @@ class LazyTensor(torch.Tensor):
         if any(not isinstance(view, torch.Tensor) or view.dtype != dtype for view in tree_flatten(made)[0]):
             return None
         return tree_map(
-            lambda view: self._make(self._stored, view.size(), view.stride(), view.storage_offset(), dtype), made
+            lambda view: self._make(self._stored, view.size(), view.stride(), view.storage_offset(), dtype),
+            made,
         )
 
     def _box(self) -> tuple[Box, tuple[int, ...], list[int | None]] | None:
@@ -334,7 +351,9 @@ def _changes(func: Any) -> bool:
 
 
 def _elements(values: Any, *, whole: bool = False) -> Any:
-    return tree_map(lambda value: value._elements(whole=whole) if isinstance(value, LazyTensor) else value, values)
+    return tree_map(
+        lambda value: value._elements(whole=whole) if isinstance(value, LazyTensor) else value, values
+    )
 
 
 def _is_view(func: Any) -> bool:

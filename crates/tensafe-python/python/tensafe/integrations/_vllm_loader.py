@@ -29,6 +29,8 @@ from ._lazy import Ahead
 _BUDGET = 1 << 30
 # What the default loader calls, or is called by, that is not documented.
 _SEAM = ("_prepare_weights", "_get_weights_iterator", "Source")
+# Why a plan reads through the page cache what is in it.
+_RESIDENT = "in memory already"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -39,14 +41,15 @@ class Options:
     budget: int | str | None = None
     """Bytes, or text such as ``"2GiB"``, of tensors that were read and not taken; 1 GiB without it."""
     io: str = "auto"
-    """As for :func:`tensafe.open`. ``"auto"`` maps local files that are in the page cache, and reads others."""
+    """As for :func:`tensafe.open`; ``"auto"`` maps files that are in the page cache, and reads others."""
     cache: str = "keep"
     """``"drop"`` leaves nothing in the page cache that was not there."""
     lenient: bool | None = None
     """Whether to read what the reference reads beyond the published format."""
     tp: str = "auto"
     """``"on"``: parts of tensors are read when they are cut out. ``"off"``: tensors are read whole.
-    ``"auto"``: on where several ranks share a model by tensors or by layers."""
+    ``"auto"``: on where several ranks share a model by tensors or by layers, and its files are not in the
+    page cache."""
     enable_weights_track: bool | None = None
     """vLLM's own: whether to check that every parameter was loaded."""
 
@@ -90,6 +93,8 @@ class TensafeModelLoader(DefaultModelLoader):  # type: ignore[misc]
     The files are those that vLLM's ``safetensors`` would load: those of the index, where there is one.
     Other weights are refused.
     """
+
+    counter_before_loading_weights: float
 
     def __init__(self, load_config: Any) -> None:
         lacking = [name for name in _SEAM if not hasattr(DefaultModelLoader, name)]
@@ -161,9 +166,9 @@ class TensafeModelLoader(DefaultModelLoader):  # type: ignore[misc]
     def _weights(
         self, groups: Iterable[str], unused: Callable[[str], bool] | None
     ) -> Generator[tuple[str, torch.Tensor]]:
-        lazy = self._is_lazy()
+        several = self._options.tp == "on" or (self._options.tp == "auto" and _ranks() > 1)
         for path in groups:
-            checkpoint = _open(path, self._options, lazy)
+            checkpoint, lazy = _open(path, self._options, several)
             names = self._names(checkpoint, unused)
             budget = self._options.budget
             if budget is None:
@@ -193,12 +198,12 @@ class TensafeModelLoader(DefaultModelLoader):  # type: ignore[misc]
         wanted = names if unused is None else [name for name in names if not unused(name)]
         return wanted or names
 
-    def _is_lazy(self) -> bool:
-        if self._options.tp != "auto":
-            return self._options.tp == "on"
-        from vllm.distributed import get_pp_group, get_tensor_model_parallel_world_size
 
-        return bool(get_tensor_model_parallel_world_size() * get_pp_group().world_size > 1)
+def _ranks() -> int:
+    """How many ranks share a model by tensors and by layers."""
+    from vllm.distributed import get_pp_group, get_tensor_model_parallel_world_size
+
+    return int(get_tensor_model_parallel_world_size() * get_pp_group().world_size)
 
 
 def _groups(folder: str, files: list[str], index: str) -> list[str]:
@@ -206,28 +211,33 @@ def _groups(folder: str, files: list[str], index: str) -> list[str]:
     path = os.path.join(folder, index)
     if len(files) > 1 and os.path.isfile(path):
         with tensafe.open(path) as checkpoint:
-            if {os.path.realpath(str(file)) for file in checkpoint.files} == set(map(os.path.realpath, files)):
+            if {os.path.realpath(str(file)) for file in checkpoint.files} == set(
+                map(os.path.realpath, files)
+            ):
                 return [path]
     return sorted(files, key=_natural)
 
 
-def _open(path: str, options: Options, lazy: bool) -> Checkpoint:
-    """Opens files by the means that the options say, or that suit who takes the tensors."""
+def _open(path: str, options: Options, several: bool) -> tuple[Checkpoint, bool]:
+    """Opens files by the means that the options say, or that suit where their bytes are; and whether
+    to read parts of tensors when they are cut out."""
     how: dict[str, Any] = {"lenient": options.lenient, "cache": options.cache}
     if options.io != "auto":
-        return tensafe.open(path, io=options.io, **how)
-    if lazy:
-        # Ranks of one host find in the page cache what another one has read.
-        return tensafe.open(path, io="pread", **how)
+        return tensafe.open(path, io=options.io, **how), several
     checkpoint = tensafe.open(path, owned=True, **how)
-    if options.cache == "drop":
-        return checkpoint
     plan = checkpoint.plan()
     for name in checkpoint:
         plan.add(name)
-    cold = sum(range_.needed for range_ in plan.explain().ranges if range_.method == "direct")
-    # What is in the page cache is copied once, from there to the parameters.
-    return checkpoint if 2 * cold > checkpoint.nbytes else tensafe.open(path, io="auto", **how)
+    ranges = plan.explain().ranges
+    resident = 2 * sum(one.needed for one in ranges if one.why == _RESIDENT) >= checkpoint.nbytes
+    cold = 2 * sum(one.needed for one in ranges if one.method == "direct") > checkpoint.nbytes
+    if several and not (resident and options.tp == "auto"):
+        # Ranks of one host find in the page cache what another one has read.
+        return tensafe.open(path, io="pread", **how), True
+    if cold or options.cache == "drop":
+        return checkpoint, False
+    # Copied once, from the page cache to the parameters; of a mapping no more than is cut out.
+    return tensafe.open(path, io="auto", **how), False
 
 
 def _natural(path: str) -> list[Any]:
