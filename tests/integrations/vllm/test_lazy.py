@@ -196,7 +196,9 @@ def test_layers_that_are_alike_are_read_ahead(tmp_path: Path) -> None:
 def test_wrong_guesses_cost_reads_alone(tmp_path: Path, wanted: str) -> None:
     tensors = layers(tmp_path / "x")
     kept = {}
-    for place, (name, lazy) in enumerate(Ahead(tensafe.open(tmp_path / "x", io="pread"), list(tensors), "1MiB")):
+    for place, (name, lazy) in enumerate(
+        Ahead(tensafe.open(tmp_path / "x", io="pread"), list(tensors), "1MiB")
+    ):
         if wanted == "none after half" and place > 7:
             continue
         if wanted == "whole, later":
