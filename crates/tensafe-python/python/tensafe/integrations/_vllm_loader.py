@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -165,10 +165,11 @@ class TensafeModelLoader(DefaultModelLoader):  # type: ignore[misc]
 
     def _weights(
         self, groups: Iterable[str], unused: Callable[[str], bool] | None
-    ) -> Generator[tuple[str, torch.Tensor]]:
-        several = self._options.tp == "on" or (self._options.tp == "auto" and _ranks() > 1)
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        parts, replicas = _ranks()
+        several = self._options.tp == "on" or (self._options.tp == "auto" and parts > 1)
         for path in groups:
-            checkpoint, lazy = _open(path, self._options, several)
+            checkpoint, lazy = _open(path, self._options, several, parts * replicas == 1)
             names = self._names(checkpoint, unused)
             budget = self._options.budget
             if budget is None:
@@ -199,11 +200,13 @@ class TensafeModelLoader(DefaultModelLoader):  # type: ignore[misc]
         return wanted or names
 
 
-def _ranks() -> int:
-    """How many ranks share a model by tensors and by layers."""
+def _ranks() -> tuple[int, int]:
+    """How many ranks share a model by tensors and by layers, and how many models there are."""
+    from vllm.config import get_current_vllm_config
     from vllm.distributed import get_pp_group, get_tensor_model_parallel_world_size
 
-    return int(get_tensor_model_parallel_world_size() * get_pp_group().world_size)
+    parts = int(get_tensor_model_parallel_world_size() * get_pp_group().world_size)
+    return parts, int(get_current_vllm_config().parallel_config.data_parallel_size)
 
 
 def _groups(folder: str, files: list[str], index: str) -> list[str]:
@@ -218,9 +221,9 @@ def _groups(folder: str, files: list[str], index: str) -> list[str]:
     return sorted(files, key=_natural)
 
 
-def _open(path: str, options: Options, several: bool) -> tuple[Checkpoint, bool]:
+def _open(path: str, options: Options, several: bool, alone: bool) -> tuple[Checkpoint, bool]:
     """Opens files by the means that the options say, or that suit where their bytes are; and whether
-    to read parts of tensors when they are cut out."""
+    to read parts of tensors when they are cut out. ``alone``: no other process loads them too."""
     how: dict[str, Any] = {"lenient": options.lenient, "cache": options.cache}
     if options.io != "auto":
         return tensafe.open(path, io=options.io, **how), several
@@ -231,9 +234,10 @@ def _open(path: str, options: Options, several: bool) -> tuple[Checkpoint, bool]
     ranges = plan.explain().ranges
     resident = 2 * sum(one.needed for one in ranges if one.why == _RESIDENT) >= checkpoint.nbytes
     cold = 2 * sum(one.needed for one in ranges if one.method == "direct") > checkpoint.nbytes
-    if several and not (resident and options.tp == "auto"):
-        # Ranks of one host find in the page cache what another one has read.
-        return tensafe.open(path, io="pread", **how), True
+    lazy = several and not (resident and options.tp == "auto")
+    if lazy or (cold and not alone):
+        # Processes of one host find in the page cache what another one has read.
+        return tensafe.open(path, io="pread", **how), lazy
     if cold or options.cache == "drop":
         return checkpoint, False
     # Copied once, from the page cache to the parameters; of a mapping no more than is cut out.
