@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,3 +183,31 @@ def test_warm_files_are_mapped_and_read_by_no_call(config: Any) -> None:
     before = bytes_read()
     model = load(config, "tensafe")
     assert bytes_read() - before < sum(parameter.nbytes for parameter in model.parameters()) // 4
+
+
+def test_the_means_suit_where_the_bytes_are(tmp_path: Path) -> None:
+    from tensafe.integrations._vllm_loader import Options, _open
+
+    path = tmp_path / "x.safetensors"
+    tensafe.torch.save_file({"x": torch.ones(4 << 20, dtype=torch.bfloat16)}, path, durable=True)
+
+    def opened(several: bool, alone: bool, **options: Any) -> tuple[bool, str]:
+        checkpoint, lazy = _open(str(path), Options(**options), several, alone)
+        (one,) = {range_.method for range_ in checkpoint.plan().add("x").explain().ranges}
+        return lazy, one
+
+    path.read_bytes()
+    assert opened(False, True) == (False, "view")
+    assert opened(True, False) == (False, "view")
+    assert opened(True, False, tp="on") == (True, "buffered")
+    assert opened(False, True, io="pread") == (False, "buffered")
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if opened(False, True) == (False, "view"):
+        pytest.skip("the pages of the file stay in memory here")
+    assert opened(False, True) == (False, "direct")
+    # Replicas, and ranks: what one reads is there for the next.
+    assert opened(False, False) == (False, "buffered")
+    assert opened(True, False) == (True, "buffered")
+    assert opened(True, False, io="direct") == (True, "direct")
