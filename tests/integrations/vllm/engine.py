@@ -6,7 +6,6 @@ Prints JSON: whether the parameters are the same, and the bytes that ``tensafe``
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +71,8 @@ def bytes_read() -> int:
 
 
 def main() -> None:
+    from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
+
     rank, world, directory, store = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
     with worker(directory, store, rank, world) as config:
         wanted = load(config, "safetensors")
@@ -83,7 +84,8 @@ def main() -> None:
         bytes_ = sum(parameter.nbytes for parameter in wanted.parameters())
         print(json.dumps({"parameters": bytes_, **reports}), flush=True)
         torch.distributed.barrier()
-    os._exit(0)
+        destroy_model_parallel()
+        destroy_distributed_environment()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     place = tmp_path_factory.mktemp("ranks")
     directory = llama(place / "model", num_attention_heads=8, num_key_value_heads=4, **SETTINGS)
     command = [sys.executable, str(HERE / "engine.py")]
+    # Names the memory that the ranks share.
+    environment = {**os.environ, "VLLM_DIST_IDENT": uuid.uuid4().hex}
     ranks = [
         subprocess.Popen(
             [*command, str(rank), "2", str(directory), str(place / "store")],
-            env={**os.environ, "VLLM_DIST_IDENT": place.name},
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
