@@ -25,6 +25,8 @@ WHEELS = ROOT / ".cache" / "wheels"
 TOOLS = ["fio", "strace"]
 # Environments that see the packages of another one behind their own: torch is large.
 OVER = {"bench": "main", "bench-rc": "main", "deepspeed": "main", "ray": "main"}
+# Environments whose requirements are complete, and of which one asks for a version that the index lacks.
+NO_DEPS = {"vllm"}
 
 
 def python(name: str) -> Path:
@@ -47,7 +49,8 @@ def create(name: str) -> None:
     make_venv(place)
     if base is not None:
         (packages(name) / "over.pth").write_text(f"{packages(base)}\n")
-    run(python(name), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements)
+    options = ["--quiet", "--disable-pip-version-check", *(["--no-deps"] if name in NO_DEPS else [])]
+    run(python(name), "-m", "pip", "install", *options, "-r", requirements)
     stamp.write_text(wanted)
 
 
