@@ -172,12 +172,12 @@ class _Run:
                 continue
             pause = max(0.0, self._again[0][0] - time.monotonic()) if self._again else None
             if self._under_way:
-                for items, results in self._engine.wait(pause if room > 0 else None):
+                for done, results in self._engine.wait(pause if room > 0 else None):
                     self._under_way -= 1
                     if isinstance(results, WorkerLost):
-                        self._lost(items, results)
+                        self._lost(done, results)
                     else:
-                        self._finished(items, results)
+                        self._finished(done, results)
                 yield from self._handed()
             elif pause is not None:
                 time.sleep(pause)
@@ -247,7 +247,7 @@ class _Run:
             self._later(items[:middle], 0)
             self._later(items[middle:], 0)
             return
-        (item,) = items
+        item = items[0]
         item.deaths += 1
         if item.deaths < self._attempts:
             self._later(items, item.deaths)
