@@ -120,6 +120,7 @@ def _run(name: str, parsed: argparse.Namespace) -> int:
             progress=parsed.progress,
             batch=parsed.batch,
             attempts=parsed.attempts,
+            leave_out=[] if writer is None else writer.files,
             **options,
         )
         stack.callback(rows.close)  # type: ignore[attr-defined]

@@ -98,6 +98,11 @@ class RowWriter:
         else:
             raise UsageError(f"{self._path}: rows go to .parquet, .arrow, .jsonl or .csv")
 
+    @property
+    def files(self) -> list[Path]:
+        """What is written, for a run to leave out: the table, and what it is until it is whole."""
+        return [self._path, self._partial]
+
     def write(self, row: Row) -> None:
         self._waiting.append(row)
         if len(self._waiting) >= _CHUNK:

@@ -79,6 +79,7 @@ def run(
     progress: str | os.PathLike[str] | None = None,
     batch: int | None = None,
     attempts: int = 3,
+    leave_out: Iterable[str | os.PathLike[str]] = (),
     **options: Any,
 ) -> Iterator[Row]:
     """Scans, verifies or converts the files ``paths`` and those below directories: a row for each, as they
@@ -93,7 +94,8 @@ def run(
     ``progress`` names a file of JSON lines: a run that is given it again passes over what is done, where size,
     time of change, options and version of tensafe are the same; its rows are told again. What could not be
     read is tried ``attempts`` times, in this run and in the next. ``batch`` is the most files of one call
-    (default: 128; 4 for ``convert``); a run starts with one file each and doubles.
+    (default: 128; 4 for ``convert``); a run starts with one file each and doubles. ``leave_out`` names
+    files to pass over, as ``progress`` itself is.
 
     Memory: the batches in hand, the names of one directory, and about 200 bytes for each file that
     ``progress`` says is done and each output of ``convert``.
@@ -104,24 +106,29 @@ def run(
     if options and not isinstance(what, str):
         raise UsageError(f"options {', '.join(options)}: {type(what).__name__} has its own")
     chosen = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    start = _starter(engine, address, threads)
+    own = {os.path.abspath(path) for path in (progress, *leave_out) if path is not None}
+    inputs = (each for each in given.inputs(chosen) if each.path not in own)
+    return _run(given, inputs, start, progress, batch or given.batch, attempts)
+
+
+def _starter(engine: str | Engine, address: str | None, threads: int) -> Callable[[], Engine]:
     if not isinstance(engine, str):
-        made = engine
-        return _run(given, chosen, lambda: made, progress, batch or given.batch, attempts)
+        return lambda: engine
     if engine == "local":
-        return _run(given, chosen, lambda: LocalEngine(threads), progress, batch or given.batch, attempts)
+        return lambda: LocalEngine(threads)
     if engine != "ray":
         raise UsageError(f"engine `{engine}` is not known; needed local or ray")
     try:
         from ..integrations.ray import RayEngine
     except ImportError as error:
         raise UnsupportedError(f'engine "ray" needs Ray, `pip install ray`: {error}') from None
-    start: Callable[[], Engine] = lambda: RayEngine(address, threads=threads)  # noqa: E731
-    return _run(given, chosen, start, progress, batch or given.batch, attempts)
+    return lambda: RayEngine(address, threads=threads)
 
 
 def _run(
     given: Operation,
-    paths: Iterable[str | os.PathLike[str]],
+    inputs: Iterator[Item | Row],
     start: Callable[[], Engine],
     progress: str | os.PathLike[str] | None,
     batch: int,
@@ -132,7 +139,7 @@ def _run(
     try:
         engine = start()
         try:
-            yield from _Run(given, engine, noted, batch, attempts).rows(given.inputs(paths))
+            yield from _Run(given, engine, noted, batch, attempts).rows(inputs)
         finally:
             engine.close()
     finally:
