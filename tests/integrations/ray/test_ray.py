@@ -213,6 +213,11 @@ def test_a_model_that_is_not_there_is_told(cluster: Cluster, tmp_path: Path) -> 
 
 
 def test_a_node_that_is_lost_costs_no_row(cluster: Cluster, second: Any, many: Path) -> None:
+    # Both have a worker by now, however long Ray took to start it.
+    placed = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    starts = ray.remote(num_cpus=1)(os.getpid)
+    ray.get([starts.options(scheduling_strategy=placed(node, soft=False)).remote() for node in nodes])
     rows = []
     lost = None
     for row in fleet.run(Slow(), many, engine="ray", batch=8):
