@@ -23,6 +23,7 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from .._checkpoint import open as open_checkpoint
 from .._errors import IoError, UnsupportedError, UsageError
 from .._tensafe import __version__
 from ..fleet import Item, Operation, Row, WorkerLost, run
@@ -142,6 +143,8 @@ def load_once_per_host(path: str | os.PathLike[str]) -> HostModel:
     if sys.platform != "linux":
         raise UnsupportedError("load_once_per_host needs Linux: its files of memory can be sealed")
     absolute = os.path.abspath(os.fspath(path))
+    # What is wrong with it is told at once, and not by each node.
+    open_checkpoint(absolute)
     here = ray.get_runtime_context().get_node_id()
     group = ray.remote(num_cpus=0, max_concurrency=16)(_Group)
     handle = group.options(scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)).remote(
@@ -223,8 +226,6 @@ class _Holder:
 
     def files(self) -> list[str]:
         if self._held is None:
-            from .. import open as open_checkpoint
-
             held: list[int] = []
             try:
                 for file in open_checkpoint(self._path).files:
