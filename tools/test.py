@@ -129,6 +129,8 @@ def steps() -> list[Step]:
                 f"integrations-{name}",
                 ("python3", "tools/integrations.py", name),
                 ("wheel",),
+                # Each of them has several processes, some of which are given up on when they are slow.
+                uses="integrations",
                 counts="pytest",
             )
             for name in INTEGRATIONS

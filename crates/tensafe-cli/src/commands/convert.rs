@@ -31,6 +31,9 @@ Nothing of a pickle is executed: what it would import is compared with a closed 
 not on it is refused. Read are torch's files of all versions, TorchScript, .npy, .npz, joblib, plain
 pickles of arrays, compressed or in archives; the content decides, not the name.
 
+Of the Python package the program takes `--engine local|ray` too, for very many files: see
+`tensafe convert --engine local --help`.
+
 Exit codes:
   0  converted    2  refused, or an error; what was there before is still there";
 

@@ -20,6 +20,9 @@ Nothing is loaded, imported or executed. What is not known to be harmless is a w
 known to do harm an error, and what could not be judged is inconclusive, never clean.
 docs/scan.md lists the rules (TS-101, ...).
 
+Of the Python package the program takes `--engine local|ray` too, for very many files: see
+`tensafe scan --engine local --help`.
+
 Exit codes:
   0  nothing at or above the level of --fail-on    1  something    2  a path cannot be read
   3  nothing at or above the level, and not everything could be judged";

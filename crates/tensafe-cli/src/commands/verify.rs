@@ -21,6 +21,9 @@ Examples:
 An error is a broken rule of the format; a warning is a file that keeps the rules and still meets
 trouble in some reader. Rules (S-01, ...) are those of docs/spec.md.
 
+Of the Python package the program takes `--engine local|ray` too, for very many files: see
+`tensafe verify --engine local --help`.
+
 Exit codes:
   0  every file is good    1  a file breaks a rule    2  a file cannot be read";
 

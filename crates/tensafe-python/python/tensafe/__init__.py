@@ -5,6 +5,8 @@
 - ``tensafe.scan``: what loading files would run, told without loading them.
 - ``tensafe.open``: a model of one or many files as a mapping of names.
 - ``tensafe.open(...).plan()``: what to load of it, each rank its part, within a budget of memory.
+- ``tensafe.distributed``: which rank of a job holds what, read and saved together.
+- ``tensafe.integrations``: torch.distributed.checkpoint, vLLM, DeepSpeed, Ray; ``tensafe.fleet``: many files.
 - ``tensafe.safe_open``: tensors of a file as they are asked for.
 - ``tensafe.Writer``: a file written tensor by tensor, in any order, by one process or several.
 - ``tensafe.convert``: pickle checkpoints to safetensors, without executing them; ``load_pickle`` of
