@@ -291,7 +291,8 @@ def test_ranks_of_a_host_read_each_byte_once(
     if on_disk(made):
         read = sum(answer["read"] for answer in answers)
         size = (made / "model.safetensors").stat().st_size
-        assert read <= 1.05 * size
+        # Of a part that is in the page cache the rest is read through it, and the kernel reads ahead there.
+        assert read <= 1.05 * size + (4 << 20)
         # Else nothing was cold.
         assert read > 0.5 * size
 
