@@ -33,6 +33,8 @@ def main() -> int:
     pytest = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs"]
     # One thread for each of several processes: two processors are shared by all of them.
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    paths = [str(ROOT / "tests" / "integrations" / "gloo"), os.environ.get("PYTHONPATH", "")]
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return subprocess.run([*pytest, f"tests/integrations/{name}"], cwd=ROOT, env=variables).returncode
 
 
