@@ -6,8 +6,9 @@
 Run it with the Python of an environment that has torch, safetensors and tensafe. What is timed is all of `dcp.load`
 in one process, headers and planning included, into tensors whose memory is there already. Each measurement is a
 forked process of its own; the ways take turns within a round and change places between rounds. Before each clock
-files are dropped from the page cache, or read, and every tensor is compared with the file's bytes in the first round.
-Prints Markdown.
+files are dropped from the page cache, or read, memory for the page cache is touched, and every tensor is compared with
+the file's bytes in the first round. The limit is what the machine does without tensors: cold, direct reads of fio;
+warm, a copy of as many bytes from memory to memory by as many threads as there are processors. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ import machine
 import torch
 import torch.distributed.checkpoint as dcp
 from files import Place, Shape, entries, make, tensors
-from measure import make_cold, make_warm
+from limits import fio_read
+from measure import make_cold, make_warm, touch
 from report import table
 from tensafe.integrations.dcp import TensafeStorageReader
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = os.cpu_count() or 1
+LIMIT = "limit"
 WAYS: dict[str, Callable[[str], Any]] = {
     "tensafe": TensafeStorageReader,
     "torch": dcp.HuggingFaceStorageReader,
@@ -81,7 +84,7 @@ def cell(place: Place, what: str, cached: bool, rounds: int) -> list[list[str]]:
         if not alone.exists():
             os.link(files[0], alone)
         files = [str(alone)]
-    ways = [name for name in WAYS if len(files) > 1 or "thread_count" not in name]
+    ways = [name for name in (*WAYS, LIMIT) if len(files) > 1 or "thread_count" not in name]
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in ways[number % len(ways) :] + ways[: number % len(ways)]:
@@ -141,6 +144,11 @@ def load(name: str, directory: str, files: list[str], cached: bool, check: bool)
     # Written to, so that the memory is there before the clock.
     into = {key: torch.ones(entry.shape, dtype=dtypes[entry.dtype]) for key, entry in here.items()}
     (make_warm if cached else make_cold)(Path(file) for file in files)
+    if name == LIMIT:
+        return copied(into) if cached else sum(fio_read(Path(file), 0)["wall"] for file in files)
+    if not cached:
+        # For the page cache, of readers that go through it.
+        touch(2 * sum(map(os.path.getsize, files)))
     begin = time.perf_counter()
     dcp.load(into, storage_reader=WAYS[name](directory), no_dist=True)
     seconds = time.perf_counter() - begin
@@ -149,6 +157,16 @@ def load(name: str, directory: str, files: list[str], cached: bool, check: bool)
             if not torch.equal(into[key].view(torch.int16), whole.view(torch.int16)):
                 raise AssertionError(f"{key} is not what the file holds")
     return seconds
+
+
+def copied(into: dict[str, torch.Tensor]) -> float:
+    """Seconds that a copy of all tensors takes, from other memory that was written to."""
+    torch.set_num_threads(THREADS)
+    others = [torch.ones_like(tensor) for tensor in into.values()]
+    begin = time.perf_counter()
+    for tensor, other in zip(into.values(), others, strict=True):
+        tensor.copy_(other)
+    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def touch(count: int) -> None:
     The host of a virtual machine may take free memory away. Whoever touches it next then waits until
     the host has found some: up to milliseconds for 2 MiB, which no loader can do anything about.
     """
-    with mmap.mmap(-1, count) as memory:
+    # Private: shared memory is of small pages, which leave the large ones that a page cache takes untouched.
+    with mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_HUGEPAGE)
         try:
             memory.madvise(_POPULATE_WRITE)

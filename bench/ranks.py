@@ -4,8 +4,9 @@
 
 The file is the Llama of files.py in one piece, the rules are a ``tp_plan`` for four ranks with vocab-parallel ends. All
 loaders end with dense tensors in memory of the rank. Ranks are forked from one process, have loaded a small file before,
-and start together; the time is that of the last. All take turns, and who is first changes with each round. Prints
-a table: medians with the least and the most, bytes that the disk was asked for, and the ratios of medians.
+and start together; the time is that of the last. All take turns, and who is first changes with each round; memory is touched
+before each. Prints a table: medians with the least and the most, bytes that the disk was asked for, and the ratios of
+medians. The limit is one direct read of the file by fio, in the same rounds: what four ranks cannot do without.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import files
+import limits
 import measure
 import torch
 import torch.distributed as dist
@@ -29,6 +31,7 @@ from safetensors import safe_open
 from tensafe.distributed import Rules, load_sharded
 
 WORLD = 4
+LIMIT = limits.LABELS["fio-read"]
 STYLES = {
     **{f"model.layers.*.self_attn.{part}": "colwise" for part in ("q_proj", "k_proj", "v_proj")},
     **{f"model.layers.*.mlp.{part}": "colwise" for part in ("gate_proj", "up_proj")},
@@ -93,6 +96,8 @@ def together(
     """The time of the last rank in seconds, and bytes that all read; the file is cold."""
     copies = [_copy(path, rank) for rank in ranks] if options.get("copies") else []
     measure.make_cold([path, *copies])
+    # For the page cache and the tensors; the page cache of four files, where each has its own.
+    measure.touch(2 * path.stat().st_size)
     go, ready, ports = os.pipe(), os.pipe(), os.pipe()
     answers, children = os.pipe(), []
     for rank in ranks:
@@ -158,11 +163,16 @@ def _rank(
 
 def rounds(path: Path, warm: Path, number: int) -> Iterator[tuple[str, dict[str, list[dict[str, float]]]]]:
     for name, ranks, options in CELLS:
-        rows: dict[str, list[dict[str, float]]] = {loader: [] for loader in LOADERS}
+        names = [*LOADERS, LIMIT] if len(ranks) > 1 else LOADERS
+        rows: dict[str, list[dict[str, float]]] = {loader: [] for loader in names}
         for turn in range(number):
             for loader in list(LOADERS)[:: 1 if turn % 2 else -1]:
                 rows[loader].append(together(loader, path, warm, ranks, options))
-        assert len({row["sum"] for several in rows.values() for row in several}) == 1, "the bytes differ"
+            if len(ranks) > 1:
+                limit = limits.fio_read(path, 0)
+                rows[LIMIT].append({"seconds": limit["wall"], "read": limit["bytes"], "bytes": 0})
+        sums = {row["sum"] for loader in LOADERS for row in rows[loader]}
+        assert len(sums) == 1, "the bytes differ"
         yield name, rows
 
 
