@@ -1,9 +1,8 @@
 //! Reading a mapped file ahead of who touches it.
 //!
 //! A page fault makes the kernel read a little further: 128 KiB by default, which leaves a fast disk
-//! idle most of the time. Where it is so, two threads ask for the pages in windows, in order, until
-//! they are all there or the mapping is gone. Where the kernel reads far ahead by itself, they would
-//! only be in its way.
+//! idle most of the time. Two threads ask for the pages in windows, in order, until they are all there or
+//! the mapping is gone.
 
 use std::{
     ops::Range,
@@ -19,9 +18,6 @@ use crate::{Buffer, Source, buffer::Watch};
 /// Bytes that are asked for at a time.
 const WINDOW: u64 = 4 << 20;
 
-/// Bytes that the kernel reads ahead, from which on it keeps a disk busy alone.
-const FAR: u64 = 2 << 20;
-
 /// Bytes below which a file is there before a thread has begun.
 const WORTH_IT: u64 = 8 << 20;
 
@@ -30,8 +26,7 @@ const THREADS: u64 = 2;
 /// Begins to bring a range of a mapped file into the page cache, where that helps.
 pub(crate) fn start(source: &Arc<dyn Source>, memory: &Buffer, range: Range<u64>) {
     let bytes = range.end.saturating_sub(range.start);
-    let near = source.read_ahead().is_some_and(|ahead| ahead < FAR);
-    if !memory.is_mapped() || bytes < WORTH_IT || !near {
+    if !memory.is_mapped() || bytes < WORTH_IT {
         return;
     }
     if source.resident(range.clone()).is_none_or(|resident| resident > bytes - bytes / 8) {

@@ -156,11 +156,6 @@ impl Source for FileSource {
     fn forget(&self, range: Range<u64>) {
         self.advise(&range, rustix::fs::Advice::DontNeed);
     }
-
-    #[cfg(target_os = "linux")]
-    fn read_ahead(&self) -> Option<u64> {
-        crate::residency::read_ahead(&self.file)
-    }
 }
 
 #[cfg(unix)]

@@ -1,9 +1,9 @@
-//! What of a file is in the page cache, and how far the kernel reads ahead of a reader.
+//! What of a file is in the page cache.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "cachestat and mincore have no safe form")]
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     ops::Range,
     os::fd::AsRawFd as _,
@@ -79,14 +79,6 @@ fn mincore(file: &File, range: &Range<u64>) -> Option<u64> {
     // SAFETY: the range is mapped, and `pages` has a byte for each of its pages.
     let result = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), len, pages.as_mut_ptr()) };
     (result == 0).then(|| pages.iter().filter(|page| **page & 1 != 0).count() as u64)
-}
-
-/// Bytes that the kernel reads ahead of who reads this file in order, where it says so.
-pub(crate) fn read_ahead(file: &File) -> Option<u64> {
-    let device = rustix::fs::fstat(file).ok()?.st_dev;
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let text = fs::read_to_string(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb")).ok()?;
-    text.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -66,12 +66,6 @@ pub trait Source: Send + Sync + fmt::Debug {
     fn forget(&self, range: Range<u64>) {
         let _ = range;
     }
-
-    /// Bytes that are read ahead of who reads in order, without being asked; `None` where that is not
-    /// known.
-    fn read_ahead(&self) -> Option<u64> {
-        None
-    }
 }
 
 /// What tells one content of a file from another. Two equal identities may still hide a change
@@ -170,9 +164,6 @@ macro_rules! forward {
             }
             fn forget(&self, range: Range<u64>) {
                 (**self).forget(range);
-            }
-            fn read_ahead(&self) -> Option<u64> {
-                (**self).read_ahead()
             }
         }
     )*};
