@@ -7,7 +7,7 @@
 """
 
 from .load import iter_sharded, load_sharded
-from .rules import (
+from .parts import (
     Column,
     Experts,
     Fused,
@@ -18,11 +18,11 @@ from .rules import (
     Replicate,
     Row,
     Rule,
-    Rules,
     Shard,
     Skip,
     Stage,
 )
+from .rules import Rules
 from .save import save_sharded
 
 __all__ = [

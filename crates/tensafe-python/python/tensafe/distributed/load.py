@@ -13,7 +13,8 @@ from .. import _checkpoint
 from .._errors import IoError, UsageError
 from .._plan import Running
 from .host import BLOCK, PAGE, Host, Ranges, Shared
-from .rules import Part, Rules, add
+from .parts import Part
+from .rules import Rules, add
 
 if TYPE_CHECKING:
     from .._checkpoint import Checkpoint

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._errors import CancelledError, IoError, UsageError
 from .._writer import Writer
 from .host import _alive, _who
-from .rules import Part, Place, Placed, Rule, Rules, _placed
+from .parts import Part, Place, Placed, Rule
+from .rules import Rules, placed
 
 if TYPE_CHECKING:
     import torch
@@ -229,7 +230,7 @@ def _placement(tensor: Any) -> Any:
     module = sys.modules.get("torch.distributed.tensor")
     if module is None or not isinstance(tensor, module.DTensor):
         return None
-    rule = _placed("", tensor.placements, tensor.device_mesh)
+    rule = placed("", tensor.placements, tensor.device_mesh)
     rows = [None if row is None else list(row) for row in rule.placements]
     return [list(tensor.shape), rows, list(rule.mesh), list(rule.ranks)]
 
