@@ -40,7 +40,10 @@ pub use convert::{
 };
 pub use error::{Error, ErrorKind};
 pub use locate::{Located, locate};
-pub use pickled::{FoundValue, Pickled, PickledOptions, SeenSymbol, dtype_of};
+pub use pickled::{
+    FoundValue, Pickled, PickledOptions, SeenSymbol, Structure, StructurePart, StructureTensor, TensorKind,
+    dtype_of,
+};
 pub use tensafe_io::{Access, OpenOptions};
 pub use tree::{Node, Totals, Tree, natural_cmp};
 pub use verify::{

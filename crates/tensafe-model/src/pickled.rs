@@ -13,6 +13,7 @@ mod refusal;
 mod sparse;
 mod storages;
 mod stream;
+mod structure;
 mod values;
 
 use std::{
@@ -32,6 +33,7 @@ use crate::{Error, zero};
 pub use elements::dtype_of;
 pub(crate) use elements::swapped_bytes;
 pub(crate) use refusal::Refusal;
+pub use structure::{Structure, StructurePart, StructureTensor, TensorKind};
 pub(crate) use values::nested;
 
 /// How a checkpoint is read.
@@ -46,6 +48,9 @@ pub struct PickledOptions {
     /// Whether the checksums of a zip archive's tensors are compared, which reads every byte. That
     /// of the pickle always is.
     pub crc: bool,
+    /// Whether the containers of a file of torch are kept, and the plain values in them: see
+    /// [`Pickled::structure`]. What is neither a tensor nor plain is refused then.
+    pub structure: bool,
     /// Upper bounds for the pickles.
     pub limits: tensafe_pickle::Limits,
     /// Upper bounds for archives and compressed streams.
@@ -58,6 +63,7 @@ impl Default for PickledOptions {
             salvage: false,
             dense: false,
             crc: false,
+            structure: false,
             limits: tensafe_pickle::Limits::DEFAULT,
             container_limits: tensafe_container::Limits::DEFAULT,
         }
@@ -85,6 +91,13 @@ impl PickledOptions {
         self.crc = crc;
         self
     }
+
+    /// The same options, keeping what stands around the tensors of a file of torch or not.
+    #[must_use]
+    pub const fn with_structure(mut self, structure: bool) -> Self {
+        self.structure = structure;
+        self
+    }
 }
 
 /// A checkpoint of another format, open.
@@ -98,6 +111,7 @@ pub struct Pickled {
     /// What a safetensors file has of its own.
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) torch: bool,
+    structure: Option<Structure>,
     /// What floats become where nobody asks for another dtype.
     pub(crate) dtype: Option<Dtype>,
     path: Option<PathBuf>,
@@ -200,6 +214,19 @@ impl Pickled {
     #[must_use]
     pub fn values(&self) -> &[FoundValue] {
         &self.values
+    }
+
+    /// What stands around the tensors, where [`PickledOptions::structure`] asked for it and this is a
+    /// file of `torch.save` since 0.1.10, and no TorchScript archive.
+    #[must_use]
+    pub fn structure(&self) -> Option<&Structure> {
+        self.structure.as_ref()
+    }
+
+    /// Takes it out.
+    #[must_use]
+    pub fn take_structure(&mut self) -> Option<Structure> {
+        self.structure.take()
     }
 
     /// The names that the pickles would have imported, in the order of their bytes.

@@ -58,6 +58,6 @@ pub use meaning::{
 pub use names::python3_name;
 pub use numbered::{NumberedStorage, NumberedTensor, numbered_storages, numbered_tensors};
 pub use opcode::{Form, Opcode};
-pub use pickle::{Dialect, Pickle, SymbolUse};
+pub use pickle::{Dialect, Pickle, Spellings, SymbolUse};
 pub use stream::Stream;
 pub use value::{Behind, Id, Made, Object, Symbol, Value};

@@ -2,9 +2,9 @@
 
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, cell::Cell, ops::Range};
 
-use crate::{Argument, Opcode, Value, error::Detail};
+use crate::{Argument, Opcode, Spellings, Value, error::Detail};
 
 /// The value of an instruction that pushes a number or a truth value. An integer has at most
 /// `integer_bytes` bytes.
@@ -100,8 +100,26 @@ fn long(bytes: Cow<'_, [u8]>, most: usize) -> Result<Value<'_>, Detail> {
     Ok(Value::Int(i64::from_le_bytes(full)))
 }
 
-/// The value of an instruction that pushes text or bytes.
-pub(crate) fn text<'a>(opcode: Opcode, argument: Argument<'a>) -> Result<Value<'a>, Detail> {
+/// The value of an instruction that pushes text or bytes. What the value does not tell of how it stood
+/// there is noted in `met`.
+pub(crate) fn text<'a>(
+    opcode: Opcode,
+    argument: Argument<'a>,
+    met: &mut Spellings,
+) -> Result<Value<'a>, Detail> {
+    match opcode {
+        Opcode::ByteArray8 => met.bytearray |= matches!(argument, Argument::Far(_)),
+        Opcode::BinBytes | Opcode::ShortBinBytes | Opcode::BinBytes8 => met.bytes = true,
+        Opcode::String | Opcode::BinString | Opcode::ShortBinString => met.python2 = true,
+        _ => {}
+    }
+    let halves = Cell::new(met.surrogates);
+    let value = valued(opcode, argument, &halves)?;
+    met.surrogates = halves.get();
+    Ok(value)
+}
+
+fn valued<'a>(opcode: Opcode, argument: Argument<'a>, halves: &Cell<bool>) -> Result<Value<'a>, Detail> {
     let bytes = match argument {
         Argument::Bytes(bytes) => bytes,
         Argument::Far(range) => return far(opcode, range),
@@ -113,8 +131,8 @@ pub(crate) fn text<'a>(opcode: Opcode, argument: Argument<'a>) -> Result<Value<'
         // What Python 2 wrote as text: ASCII is text, anything else stays bytes.
         Opcode::BinString | Opcode::ShortBinString => python2_text(bytes),
         Opcode::String => python2_text(spelled(bytes, quoted)?),
-        Opcode::Unicode => Value::Str(spelled(bytes, raw_unicode)?),
-        _ => Value::Str(spelled(bytes, python_utf8)?),
+        Opcode::Unicode => Value::Str(spelled(bytes, |line| raw_unicode(line, halves))?),
+        _ => Value::Str(spelled(bytes, |bytes| python_utf8(bytes, halves))?),
     })
 }
 
@@ -162,7 +180,7 @@ fn plain_utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Detail> {
 }
 
 /// Python encodes halves of surrogate pairs as UTF-8 would; nothing else may break UTF-8.
-fn python_utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Detail> {
+fn python_utf8<'b>(bytes: &'b [u8], halves: &Cell<bool>) -> Result<Cow<'b, str>, Detail> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Ok(Cow::Borrowed(text));
     }
@@ -180,6 +198,7 @@ fn python_utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Detail> {
         out.push_str(std::str::from_utf8(good).unwrap_or_default());
         match bad {
             [0xed, 0xa0..=0xbf, 0x80..=0xbf, after @ ..] => {
+                halves.set(true);
                 out.push(char::REPLACEMENT_CHARACTER);
                 rest = after;
             }
@@ -222,7 +241,7 @@ fn quoted(line: &[u8]) -> Result<Cow<'_, [u8]>, Detail> {
 }
 
 /// The argument of UNICODE: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
-fn raw_unicode(line: &[u8]) -> Result<Cow<'_, str>, Detail> {
+fn raw_unicode<'b>(line: &'b [u8], halves: &Cell<bool>) -> Result<Cow<'b, str>, Detail> {
     if line.is_ascii() && !line.contains(&b'\\') {
         return plain_utf8(line);
     }
@@ -242,7 +261,9 @@ fn raw_unicode(line: &[u8]) -> Result<Cow<'_, str>, Detail> {
             after.get(1..).and_then(|after| after.split_at_checked(digits)).ok_or(Detail::Text)?;
         let text = std::str::from_utf8(text).map_err(|_| Detail::Text)?;
         let code = u32::from_str_radix(text, 16).map_err(|_| Detail::Text)?;
-        out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+        let found = char::from_u32(code);
+        halves.set(halves.get() || found.is_none());
+        out.push(found.unwrap_or(char::REPLACEMENT_CHARACTER));
         rest = after;
     }
     Ok(Cow::Owned(out))

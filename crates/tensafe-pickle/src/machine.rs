@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 
 use crate::{
-    Argument, Behind, Decoder, Dialect, Id, Instruction, Limits, Made, Object, Opcode, Pickle, Stream,
-    Symbol, SymbolUse, Value,
+    Argument, Behind, Decoder, Dialect, Id, Instruction, Limits, Made, Object, Opcode, Pickle, Spellings,
+    Stream, Symbol, SymbolUse, Value,
     error::{Detail, Error},
     literal::{number, text, utf8},
     meaning::{Announced, Arena},
@@ -49,6 +49,7 @@ pub fn evaluate_stream<'a>(
         stack: Stack::default(),
         symbols: Vec::new(),
         protocol: 0,
+        spellings: Spellings::default(),
         operations: 0,
         spent: 0,
     };
@@ -64,6 +65,7 @@ pub fn evaluate_stream<'a>(
         range: at..decoder.offset(),
         leftover: machine.stack.values.len(),
         protocol: u8::try_from(machine.protocol).unwrap_or_default(),
+        spellings: machine.spellings,
     }
 }
 
@@ -74,6 +76,7 @@ struct Machine<'a, 'l> {
     stack: Stack,
     symbols: Vec<SymbolUse>,
     protocol: u64,
+    spellings: Spellings,
     operations: u64,
     spent: u64,
 }
@@ -193,7 +196,7 @@ impl<'a> Machine<'a, '_> {
             | Opcode::BinUnicode
             | Opcode::ShortBinUnicode
             | Opcode::BinUnicode8 => {
-                let value = text(opcode, instruction.argument)?;
+                let value = text(opcode, instruction.argument, &mut self.spellings)?;
                 self.push(value)?;
             }
             Opcode::EmptyTuple => self.push(Value::Tuple(Vec::new()))?,

@@ -25,6 +25,20 @@ pub struct Pickle<'a> {
     pub(crate) range: Range<u64>,
     pub(crate) leftover: usize,
     pub(crate) protocol: u8,
+    pub(crate) spellings: Spellings,
+}
+
+/// How texts and bytes stood in a pickle, where their values do not tell: which kinds there are in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spellings {
+    /// Bytes of Python 3.
+    pub bytes: bool,
+    /// `bytearray`s that were left where they are, as [`Value::Far`].
+    pub bytearray: bool,
+    /// Texts of Python 2, which are bytes where they are not ASCII.
+    pub python2: bool,
+    /// Halves of surrogate pairs, in whose place U+FFFD stands.
+    pub surrogates: bool,
 }
 
 /// A place where a pickle names something to import.
@@ -115,5 +129,11 @@ impl<'a> Pickle<'a> {
     #[must_use]
     pub fn protocol(&self) -> u8 {
         self.protocol
+    }
+
+    /// How texts and bytes stood in it.
+    #[must_use]
+    pub fn spellings(&self) -> Spellings {
+        self.spellings
     }
 }

@@ -17,7 +17,11 @@ use crate::{
     errors::{raise, usage},
     handover::{Converter, Filling, Numpy},
     reader::Reader,
+    structure::Structure,
 };
+
+/// Tensors with their bytes.
+type Rows = Vec<(PlannedTensor, Buffer)>;
 
 /// Converts a checkpoint; returns the report and the values that are no tensors, as JSON.
 #[pyfunction]
@@ -46,7 +50,7 @@ pub(crate) fn load_pickle_numpy<'py>(
     dtype: &Bound<'py, PyAny>,
     unpack: Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let rows = loaded(py, source, options)?;
+    let (rows, _) = loaded(py, source, options_of(options)?)?;
     let numpy = Numpy::new(dtype, unpack, rows.iter().map(|(tensor, _)| tensor.dtype))?;
     let mut filling = Filling::new(py);
     let _paused = CollectionsPaused::new(py);
@@ -72,7 +76,28 @@ pub(crate) fn load_pickle_dlpack<'py>(
     versioned: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
     let converter = Converter::new(convert, known, None, versioned)?;
-    let rows = loaded(py, source, options)?;
+    let (rows, _) = loaded(py, source, options_of(options)?)?;
+    converted(py, rows, &converter)
+}
+
+/// As `load_pickle_dlpack`, and what stands around the tensors: `None` where it is no file of torch.
+#[pyfunction]
+#[pyo3(signature = (source, convert, known, *, versioned = false))]
+pub(crate) fn load_pickle_structure<'py>(
+    py: Python<'py>,
+    source: &Bound<'py, PyAny>,
+    convert: Bound<'py, PyAny>,
+    known: &Bound<'py, PyDict>,
+    versioned: bool,
+) -> PyResult<(Bound<'py, PyDict>, Option<Structure>)> {
+    let converter = Converter::new(convert, known, None, versioned)?;
+    let mut options = ConvertOptions::default();
+    options.read = options.read.with_structure(true);
+    let (rows, structure) = loaded(py, source, options)?;
+    Ok((converted(py, rows, &converter)?, structure.map(Structure)))
+}
+
+fn converted<'py>(py: Python<'py>, rows: Rows, converter: &Converter<'py>) -> PyResult<Bound<'py, PyDict>> {
     let mut filling = Filling::new(py);
     let _paused = CollectionsPaused::new(py);
     for (tensor, bytes) in rows {
@@ -85,9 +110,8 @@ pub(crate) fn load_pickle_dlpack<'py>(
 fn loaded(
     py: Python<'_>,
     source: &Bound<'_, PyAny>,
-    options: &Bound<'_, PyDict>,
-) -> PyResult<Vec<(PlannedTensor, Buffer)>> {
-    let options = options_of(options)?;
+    options: ConvertOptions,
+) -> PyResult<(Rows, Option<tensafe::Structure>)> {
     let mut told = Told { progress: None, error: None };
     let opened = if source.is_instance_of::<PyString>() || source.hasattr("__fspath__")? {
         let path: PathBuf = source.extract()?;
@@ -100,7 +124,11 @@ fn loaded(
         };
         py.detach(|| Pickled::from_source(source, &options.read))
     };
-    let done = py.detach(|| tensafe::load(opened?, &options, &mut |at| told.tell(at)));
+    let done = py.detach(|| {
+        let mut opened = opened?;
+        let structure = opened.take_structure();
+        Ok((tensafe::load(opened, &options, &mut |at| told.tell(at))?, structure))
+    });
     told.or(done)
 }
 

@@ -14,6 +14,7 @@ mod plan;
 mod reader;
 mod scan;
 mod spec;
+mod structure;
 mod write;
 mod writer;
 
@@ -28,10 +29,11 @@ mod _tensafe {
     use crate::{
         buffer::Memory,
         checkpoint::Checkpoint,
-        convert::{convert, load_pickle_dlpack, load_pickle_numpy},
+        convert::{convert, load_pickle_dlpack, load_pickle_numpy, load_pickle_structure},
         plan::{Execution, Plan, can_stage},
         scan::scan,
         spec::{TensorSpec, deserialize, serialize, serialize_file},
+        structure::Structure,
         write::{SaveControl, snapshot, write},
         writer::Writer,
     };

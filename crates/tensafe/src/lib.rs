@@ -90,8 +90,9 @@ pub use tensafe_io::{
 pub use tensafe_model::{
     Checkpoint, Conversion, ConvertOptions, Error, ErrorKind, FileReport, Finding, FoundValue, Level,
     Located, Node, OnProgress, Pickled, PickledOptions, PlannedFile, PlannedTensor, Progress, REPORT_SCHEMA,
-    Report, SeenSymbol, Segment, SegmentKind, Totals, Tree, Verdict, VerifyOptions, convert, foreign_format,
-    load, locate, natural_cmp, parse_size, sidecar, verify, verify_files,
+    Report, SeenSymbol, Segment, SegmentKind, Structure, StructurePart, StructureTensor, TensorKind, Totals,
+    Tree, Verdict, VerifyOptions, convert, foreign_format, load, locate, natural_cmp, parse_size, sidecar,
+    verify, verify_files,
 };
 
 /// Files judged before they are loaded: what a pickle would run, what an archive hides.

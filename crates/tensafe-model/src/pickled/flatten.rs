@@ -13,7 +13,7 @@ use super::{FoundValue, Pickled, PickledOptions, Refusal, storages::Storages, va
 use crate::Error;
 
 /// Containers within containers: more than any checkpoint has, and little enough for a recursion.
-const MOST_LEVELS: usize = 100;
+pub(super) const MOST_LEVELS: usize = 100;
 
 /// Values that are visited, those that are visited twice counted twice: so many, and so many for
 /// each value of the pickle. Values that are shared are small in a checkpoint; in a bomb of values
@@ -166,32 +166,16 @@ impl<'w> Walk<'w, '_> {
         Ok(None)
     }
 
-    /// A key that is set again replaces its value and keeps its place, as in Python.
     fn entries(
         &mut self,
         entries: &[(Id, Id)],
         path: &mut Vec<String>,
         level: usize,
     ) -> Result<Option<Json>> {
-        let mut order: Vec<(String, Id)> = Vec::with_capacity(entries.len());
-        let mut places: HashMap<String, usize> = HashMap::new();
-        for (key, value) in entries {
-            let Key { name, identity } = self.key(*key, path, &mut MOST_KEY_PARTS.clone())?;
-            match places.get(&identity) {
-                Some(place) => {
-                    if let Some(entry) = order.get_mut(*place) {
-                        entry.1 = *value;
-                    }
-                }
-                None => {
-                    places.insert(identity, order.len());
-                    order.push((name, *value));
-                }
-            }
-        }
+        let order = self.settled(entries, path)?;
         let mut found = Vec::with_capacity(order.len());
-        for (key, value) in order {
-            path.push(key);
+        for (name, _, value) in order {
+            path.push(name);
             let value = self.visit(value, path, level.saturating_add(1))?;
             found.push((path.pop().unwrap_or_default(), value));
         }
@@ -208,6 +192,24 @@ impl<'w> Walk<'w, '_> {
             }
         }
         Ok(None)
+    }
+
+    /// The entries of a dict with the names of their keys: a key that is set again replaces its value and
+    /// keeps its place, as in Python.
+    pub(super) fn settled(&self, entries: &[(Id, Id)], path: &[String]) -> Result<Vec<(String, Id, Id)>> {
+        let mut order: Vec<(String, Id, Id)> = Vec::with_capacity(entries.len());
+        let mut places: HashMap<String, usize> = HashMap::new();
+        for (key, value) in entries {
+            let Key { name, identity } = self.key(*key, path, &mut MOST_KEY_PARTS.clone())?;
+            match places.get(&identity).and_then(|place| order.get_mut(*place)) {
+                Some(entry) => entry.2 = *value,
+                None => {
+                    places.insert(identity, order.len());
+                    order.push((name, *key, *value));
+                }
+            }
+        }
+        Ok(order)
     }
 
     fn key(&self, id: Id, path: &[String], parts: &mut usize) -> Result<Key> {

@@ -125,11 +125,13 @@ struct Opening<'o> {
     pickled: Pickled,
     /// Where the file stands that is being read, for files that it names.
     directory: Option<PathBuf>,
+    /// How many containers the bytes that are read lie in.
+    layer: usize,
 }
 
 impl<'o> Opening<'o> {
     fn new(options: &'o PickledOptions) -> Self {
-        Self { options, pickled: Pickled::default(), directory: None }
+        Self { options, pickled: Pickled::default(), directory: None, layer: 0 }
     }
 
     fn done(self, path: &Path) -> Result<Pickled> {
@@ -157,6 +159,8 @@ impl<'o> Opening<'o> {
                 let file = index.weight_map.get(name).map(String::as_str).unwrap_or_default();
                 return Err(Error::not_in_shard(name, &directory.join(file)));
             }
+            // It is that of one shard.
+            self.pickled.structure = None;
             return Ok(());
         }
         self.file(path)
@@ -181,6 +185,7 @@ impl<'o> Opening<'o> {
         layer: usize,
     ) -> Result<()> {
         let failed = |e| Error::container(source.path(), e);
+        self.layer = layer;
         if layer > MOST_LAYERS {
             let path = prefix.join(".");
             return self.refuse(source, Refusal::Depth { path, limit: MOST_LAYERS });
@@ -311,7 +316,18 @@ impl<'o> Opening<'o> {
             known: HashMap::new(),
             visited: 0,
         };
-        walk.root(prefix)
+        walk.root(prefix)?;
+        // torch reads no file within another, and no archive without a folder.
+        let torch = match storages {
+            Storages::Zip { folder, .. } => folder != "data/",
+            Storages::Legacy(_) => true,
+            Storages::None | Storages::Numbered { .. } => false,
+        };
+        if self.options.structure && torch && self.layer == 0 && !script {
+            let structure = walk.structure()?;
+            self.pickled.structure = structure;
+        }
+        Ok(())
     }
 
     // Files of tensors.

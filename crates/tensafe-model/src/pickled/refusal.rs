@@ -48,6 +48,8 @@ pub(crate) enum Refusal {
     Sparse { path: String, layout: &'static str },
     /// A sparse tensor whose parts do not fit each other.
     SparseParts { path: String, why: &'static str },
+    /// What stands beside tensors and is none, nor a plain value.
+    Made { path: String, what: String, offset: Option<u64> },
     /// Two tensors of one name.
     Collision { name: String },
     /// A key that makes no name.
@@ -56,6 +58,8 @@ pub(crate) enum Refusal {
     Depth { path: String, limit: usize },
     /// More values than the limit.
     Values { limit: usize },
+    /// Values of more memory than the limit.
+    Memory { limit: u64 },
     /// A container that holds no checkpoint.
     Nothing,
     /// A checkpoint without a tensor that is asked for.
@@ -81,9 +85,10 @@ impl Refusal {
             | Self::Element { .. }
             | Self::Array { .. }
             | Self::Sparse { .. }
+            | Self::Made { .. }
             | Self::Parallel { .. }
             | Self::Key { .. } => ErrorKind::Unsupported,
-            Self::Depth { .. } | Self::Values { .. } => ErrorKind::Limit,
+            Self::Depth { .. } | Self::Values { .. } | Self::Memory { .. } => ErrorKind::Limit,
             Self::Nothing | Self::NoTensors => ErrorKind::NotFound,
             Self::Pickle(error) => match error.kind() {
                 tensafe_pickle::ErrorKind::Limit => ErrorKind::Limit,
@@ -172,6 +177,16 @@ impl fmt::Display for Refusal {
                 write!(f, "{}: a tensor of layout torch.{layout}; `dense` writes it as a dense one", At(path))
             }
             Self::SparseParts { path, why } => write!(f, "{}: a sparse tensor: {why}", At(path)),
+            Self::Made { path, what, offset } => {
+                write!(f, "{}: {what}", At(path))?;
+                if let Some(offset) = offset {
+                    write!(f, " at byte {offset}")?;
+                }
+                f.write_str(
+                    " is neither a tensor nor a plain value, and is not made without executing the pickle; \
+                     `tensafe convert` takes the tensors beside it",
+                )
+            }
             Self::Collision { name } => write!(f, "two tensors have the name `{}`", Quoted(name)),
             Self::Key { path, kind } => write!(f, "{}: a key that is {kind} makes no name", At(path)),
             Self::Depth { path, limit } => {
@@ -182,6 +197,7 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::Values { limit } => write!(f, "more than {limit} values"),
+            Self::Memory { limit } => write!(f, "values of more than {limit} bytes"),
             Self::Nothing => f.write_str("no checkpoint in it"),
             Self::NoTensors => f.write_str("no tensor in it, or none that is selected"),
             Self::Crc { member, found, needed } => write!(

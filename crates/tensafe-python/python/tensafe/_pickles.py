@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import collections
 import functools
-import io
 import os
 from collections.abc import Callable
 from typing import Any
 
 from . import _scan
 from ._errors import FormatError, SafetensorError, UnsupportedError, UsageError
-from ._structure import Leaf, structure
 
 POLICIES = ("leave", "convert", "refuse")
 
@@ -84,16 +81,13 @@ def _convert(
         return _load_safetensors(f, map_location)
     label = _label(f)
     if isinstance(f, (str, os.PathLike)):
-        # Opened first: `load_pickle` also takes directories and indexes, `torch.load` does not.
-        with open(f, "rb") as file:
-            tensors = _tensors(f, label)
-            value = structure(file, label)
+        # A directory or an index of shards is none of what `torch.load` takes.
+        with open(f, "rb"):
+            source = f
     else:
         # As torch does, from where the object stands.
-        data = f.read()
-        tensors = _tensors(data, label)
-        value = structure(io.BytesIO(data), label)
-    return _Joined(tensors, map_location, label).whole(value)
+        source = f.read()
+    return _whole(source, map_location, label)
 
 
 def _is_safetensors(f: Any) -> bool:
@@ -114,17 +108,23 @@ def _label(f: Any) -> str:
     return os.fsdecode(name) if isinstance(name, (str, bytes, os.PathLike)) else f"a {type(f).__name__}"
 
 
-def _tensors(source: Any, label: str) -> dict[str, Any]:
+def _whole(source: Any, map_location: Any, label: str) -> Any:
     from . import torch as of_torch
 
     try:
-        return of_torch.load_pickle(source)
+        tensors, structure = of_torch._load_structure(source)
     except SafetensorError as error:
         text = str(error) if label in str(error) else f"{label}: {error}"
         places = _places(source)
         told = type(error)(f"{text}; found {'; '.join(places)}" if places else text)
         told.__dict__.update(error.__dict__)
         raise told from None
+    if structure is None:
+        raise UnsupportedError(
+            f"{label}: it is no file of torch.save since 0.1.10; `tensafe convert` may read it"
+        )
+    leaves = _Leaves(tensors, map_location, label)
+    return structure.make(leaves.leaf, leaves.named)
 
 
 def _places(source: Any) -> list[str]:
@@ -137,85 +137,42 @@ def _places(source: Any) -> list[str]:
     return places + ([f"{len(findings) - len(places)} more"] if len(findings) > len(places) else [])
 
 
-class _Joined:
-    """A structure and its tensors, put together: each name is used, and each leaf has a tensor."""
+class _Leaves:
+    """The tensors of a file, each as what the pickle makes of it and where ``map_location`` has it."""
 
     def __init__(self, tensors: dict[str, Any], map_location: Any, label: str) -> None:
         self.tensors = tensors
-        self.unused = set(tensors)
         self.map_location = map_location
         self.label = label
-        self.made: dict[int, Any] = {}
 
-    def whole(self, value: Any) -> Any:
-        result = self.join(value, ())
-        if self.unused:
-            raise UnsupportedError(
-                f"{self.label}: `{min(self.unused)}` has no place in the structure of the pickle"
-            )
-        return result
-
-    def join(self, value: Any, path: tuple[str, ...]) -> Any:
-        """The value with its tensors. What is shared is walked again, as it has other names there, and is
-        the same object."""
+    def leaf(self, name: str, kind: str, location: str, requires_grad: bool) -> Any:
         import torch
 
-        if isinstance(value, Leaf):
-            return self.leaf(value, path)
-        if type(value) is tuple:
-            parts = tuple(self.join(item, (*path, str(at))) for at, item in enumerate(value))
-            return self.made.setdefault(id(value), parts)
-        if type(value) is list:
-            items = self.made.setdefault(id(value), [])
-            items[:] = [self.join(item, (*path, str(at))) for at, item in enumerate(value)]
-            return items
-        if type(value) in (dict, collections.OrderedDict):
-            table = self.made.setdefault(id(value), type(value)())
-            for key, item in value.items():
-                table[key] = self.join(item, (*path, _part(key)))
-            for key, item in vars(value).items() if hasattr(value, "__dict__") else ():
-                vars(table)[key] = self.join(item, (*path, "_attributes", key))
-            return table
-        plain = (
-            str,
-            int,
-            float,
-            bool,
-            bytes,
-            type(None),
-            set,
-            frozenset,
-            torch.Size,
-            torch.device,
-            torch.dtype,
-        )
-        if type(value) in plain:
-            return value
-        raise UnsupportedError(
-            f"{self.label}: {'.'.join(path) or 'the value'}: it is neither a tensor nor a plain value, and is"
-            " not made without executing the pickle"
-        )
-
-    def leaf(self, leaf: Leaf, path: tuple[str, ...]) -> Any:
-        import torch
-
-        name = ".".join(path) if path else "tensor"
         if name not in self.tensors:
             raise FormatError(f"{self.label}: tensor `{name}`: `load_pickle` has none of this name")
-        self.unused.discard(name)
-        if id(leaf) in self.made:
-            return self.made[id(leaf)]
         tensor = self.tensors[name]
-        if leaf.kind == "array":
-            tensor = tensor.numpy()
-        else:
-            tensor = self.placed(tensor, leaf.location, name)
-            if leaf.kind == "parameter":
-                tensor = torch.nn.Parameter(tensor, requires_grad=leaf.requires_grad)
-            elif leaf.requires_grad:
-                tensor.requires_grad_()
-        self.made[id(leaf)] = tensor
-        return tensor
+        if kind == "array":
+            return tensor.numpy()
+        tensor = self.placed(tensor, location, name)
+        if kind == "parameter":
+            return torch.nn.Parameter(tensor, requires_grad=requires_grad)
+        return tensor.requires_grad_() if requires_grad else tensor
+
+    def named(self, kind: str, arguments: Any) -> Any:
+        """A dtype, a device or a shape of torch."""
+        import torch
+
+        if kind == "dtype":
+            found = getattr(torch, arguments, None)
+            if not isinstance(found, torch.dtype):
+                raise UnsupportedError(f"{self.label}: this version of torch has no dtype {arguments}")
+            return found
+        try:
+            return torch.Size(arguments) if kind == "size" else torch.device(*arguments)
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"{self.label}: the pickle makes no sense: torch.{kind} of {arguments!r}: {error}"
+            ) from error
 
     def placed(self, tensor: Any, location: str, name: str) -> Any:
         """The tensor where ``map_location`` has it, by the rules of ``torch.load``."""
@@ -233,8 +190,3 @@ class _Joined:
                 f"{self.label}: tensor `{name}` was saved on {location}: {error};"
                 " map_location='cpu' loads it to memory"
             ) from error
-
-
-def _part(key: Any) -> str:
-    """A key as a part of a name: see `Names` in docs/convert.md."""
-    return str(int(key)) if isinstance(key, bool) else str(key)

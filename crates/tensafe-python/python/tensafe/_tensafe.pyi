@@ -12,6 +12,7 @@ __all__ = [
     "Memory",
     "Plan",
     "SaveControl",
+    "Structure",
     "TensorSpec",
     "Writer",
     "__version__",
@@ -22,6 +23,7 @@ __all__ = [
     "limit_memory",
     "load_pickle_dlpack",
     "load_pickle_numpy",
+    "load_pickle_structure",
     "scan",
     "serialize",
     "serialize_file",
@@ -54,6 +56,12 @@ class SaveControl:
     def __new__(cls) -> SaveControl: ...
     def cancel(self) -> None: ...
     def progress(self) -> tuple[int, int]: ...
+
+@final
+class Structure:
+    """What stands around the tensors of a file of ``torch.save``."""
+
+    def make(self, leaf: Callable[[str, str, str, bool], Any], named: Callable[[str, Any], Any]) -> Any: ...
 
 @final
 class Writer:
@@ -179,6 +187,13 @@ def load_pickle_numpy(
     dtype: Callable[[str], Any],
     unpack: Callable[[Any, str, list[int]], Any],
 ) -> dict[str, Any]: ...
+def load_pickle_structure(
+    source: Any,
+    convert: Callable[[Any], Any],
+    known: dict[str, Any],
+    *,
+    versioned: bool = False,
+) -> tuple[dict[str, Any], Structure | None]: ...
 def scan(
     paths: Sequence[str | os.PathLike[str]],
     data: Any,

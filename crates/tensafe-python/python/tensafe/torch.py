@@ -31,7 +31,16 @@ from ._sharing import _is_complete as _is_complete
 from ._sharing import _size_of as _size_of
 from ._sharing import storage_ptr as storage_ptr
 from ._sharing import storage_size as storage_size
-from ._tensafe import DTYPES, Checkpoint, Execution, can_stage, load_pickle_dlpack, write
+from ._tensafe import (
+    DTYPES,
+    Checkpoint,
+    Execution,
+    Structure,
+    can_stage,
+    load_pickle_dlpack,
+    load_pickle_structure,
+    write,
+)
 from ._tensafe import TensorSpec as TensorSpec
 
 __all__ = [
@@ -180,6 +189,11 @@ def load_pickle(
     options = load_options(select, exclude, dense, salvage)
     tensors = load_pickle_dlpack(source, options, _from_capsule, _CROSSINGS, versioned=_VERSIONED)
     return _placed(tensors, device)
+
+
+def _load_structure(source: Any) -> tuple[dict[str, torch.Tensor], Structure | None]:
+    """What :func:`load_pickle` gives, and what stands around the tensors of a file of ``torch.save``."""
+    return load_pickle_structure(source, _from_capsule, _CROSSINGS, versioned=_VERSIONED)
 
 
 def save_model(
