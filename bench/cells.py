@@ -122,6 +122,8 @@ CELLS: tuple[Cell, ...] = (
         finish=_CONSUMED,
         ways=_WARM,
         limits=("memcpy", "read"),
+        # What is mapped needs none, and the host takes back what was just let go while the clock runs.
+        touched=0.0,
         estimate=1.4,
     ),
     Cell(

@@ -197,7 +197,8 @@ def prepare(cell: Cell, files: list[Path]) -> None:
         make_cold(files)
     elif cell.state == "warm":
         make_warm(files)
-    touch(round(sum(path.stat().st_size for path in files) * cell.touched))
+    if cell.touched:
+        touch(round(sum(path.stat().st_size for path in files) * cell.touched))
 
 
 def together(rows: list[Row]) -> Row:
