@@ -7,7 +7,7 @@ Run it with the Python of an environment that has torch, safetensors and tensafe
 in one process, headers and planning included, into tensors whose memory is there already. Each measurement is a
 forked process of its own; the ways take turns within a round and change places between rounds. Before each clock
 files are dropped from the page cache, or read, memory for the page cache is touched, and every tensor is compared with
-the file's bytes in the first round. The limit is what the machine does without tensors: cold, direct reads of fio;
+the file's bytes in the first round. Beside them is what the machine does without tensors: cold, direct reads of fio;
 warm, a copy of as many bytes from memory to memory by as many threads as there are processors. Prints Markdown.
 """
 
@@ -38,7 +38,7 @@ from tensafe.integrations.dcp import TensafeStorageReader
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = os.cpu_count() or 1
-LIMIT = "limit"
+PLAIN = "fio, or copy"
 WAYS: dict[str, Callable[[str], Any]] = {
     "tensafe": TensafeStorageReader,
     "torch": dcp.HuggingFaceStorageReader,
@@ -84,7 +84,7 @@ def cell(place: Place, what: str, cached: bool, rounds: int) -> list[list[str]]:
         if not alone.exists():
             os.link(files[0], alone)
         files = [str(alone)]
-    ways = [name for name in (*WAYS, LIMIT) if len(files) > 1 or "thread_count" not in name]
+    ways = [name for name in (*WAYS, PLAIN) if len(files) > 1 or "thread_count" not in name]
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in ways[number % len(ways) :] + ways[: number % len(ways)]:
@@ -144,7 +144,7 @@ def load(name: str, directory: str, files: list[str], cached: bool, check: bool)
     # Written to, so that the memory is there before the clock.
     into = {key: torch.ones(entry.shape, dtype=dtypes[entry.dtype]) for key, entry in here.items()}
     (make_warm if cached else make_cold)(Path(file) for file in files)
-    if name == LIMIT:
+    if name == PLAIN:
         return copied(into) if cached else sum(fio_read(Path(file), 0)["wall"] for file in files)
     if not cached:
         # For the page cache, of readers that go through it.
