@@ -122,7 +122,7 @@ CELLS: tuple[Cell, ...] = (
         finish=_CONSUMED,
         ways=_WARM,
         limits=("memcpy", "read"),
-        # What is mapped needs none, and the host takes back what was just let go while the clock runs.
+        # What is mapped needs none, and the host may take back what was just let go while the clock runs.
         touched=0.0,
         estimate=1.4,
     ),

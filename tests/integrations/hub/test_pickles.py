@@ -32,7 +32,7 @@ def run(program: str | tuple[object, ...], cwd: Path | None = None, code: int = 
 
 # What torch makes of files, and what the compat layer makes of them.
 SAME = """
-import collections, io, pathlib, random, sys
+import collections, io, json, pathlib, random, sys
 import numpy as np, torch, tensafe
 from tensafe.compat import uninstall
 theirs = torch.load
@@ -112,6 +112,17 @@ for protocol in range(2, 6):
     value = {{"w": torch.ones(2), "bytes": b"", "long": bytes([120, 255]) * 4000, "array": np.arange(6).reshape(2, 3), "text": chr(233)}}
     torch.save(value, root / "of.pt", pickle_protocol=protocol)
     same(torch.load(root / "of.pt"), theirs(root / "of.pt", weights_only=False))
+
+# An index of shards is no file of torch's.
+index = root / "pytorch_model.bin.index.json"
+names = tensafe.torch.load_pickle(root / "tensor.pt")
+index.write_text(json.dumps({{"metadata": {{}}, "weight_map": {{name: "tensor.pt" for name in names}}}}))
+try:
+    torch.load(index)
+except tensafe.UnsupportedError as error:
+    assert "no file of torch.save" in str(error), error
+else:
+    raise AssertionError("an index was loaded")
 
 # Objects that are shared stay shared, and memory of one tensor is one memory.
 found = torch.load(root / "all.pt")
