@@ -115,7 +115,7 @@ def _both(*names: str) -> tuple[str, ...]:
 _OURS = ("tensafe", "tensafe-direct", "tensafe-owned", "tensafe-stream")
 _PUBLISHED = _both("mmap", "pread", "bytes")
 _RIVALS = (*_PUBLISHED, "torch-mmap", "torch", "fastsafetensors", "runai", "tensorizer")
-_LIMITS = ("fio-read", "dd-read")
+_LIMITS = ("direct-read", "fio-read", "dd-read")
 
 
 def _read_over_needed(row: Row) -> float:

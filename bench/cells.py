@@ -78,7 +78,7 @@ CELLS: tuple[Cell, ...] = (
         action="consume",
         finish=_CONSUMED,
         ways=_ALL,
-        limits=("fio-read", "dd-read"),
+        limits=("direct-read", "fio-read", "dd-read"),
         estimate=6.0,
     ),
     Cell(

@@ -7,8 +7,9 @@ Run it with the Python of an environment that has torch, safetensors and tensafe
 in one process, headers and planning included, into tensors whose memory is there already. Each measurement is a
 forked process of its own; the ways take turns within a round and change places between rounds. Before each clock
 files are dropped from the page cache, or read, memory for the page cache is touched, and every tensor is compared with
-the file's bytes in the first round. Beside them is what the machine does without tensors: cold, direct reads of fio;
-warm, a copy of as many bytes from memory to memory by as many threads as there are processors. Prints Markdown.
+the file's bytes in the first round. Beside them, as "limit", is what the machine does without tensors: cold, direct
+reads into huge pages that are used again; warm, a copy of as many bytes from memory to memory by as many threads as
+there are processors. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ import machine
 import torch
 import torch.distributed.checkpoint as dcp
 from files import Place, Shape, entries, make, tensors
-from limits import fio_read
+from limits import direct_read
 from measure import make_cold, make_warm, touch
 from report import table
 from tensafe.integrations.dcp import TensafeStorageReader
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = os.cpu_count() or 1
-PLAIN = "fio, or copy"
+PLAIN = "limit"
 WAYS: dict[str, Callable[[str], Any]] = {
     "tensafe": TensafeStorageReader,
     "torch": dcp.HuggingFaceStorageReader,
@@ -145,7 +146,7 @@ def load(name: str, directory: str, files: list[str], cached: bool, check: bool)
     into = {key: torch.ones(entry.shape, dtype=dtypes[entry.dtype]) for key, entry in here.items()}
     (make_warm if cached else make_cold)(Path(file) for file in files)
     if name == PLAIN:
-        return copied(into) if cached else sum(fio_read(Path(file), 0)["wall"] for file in files)
+        return copied(into) if cached else sum(direct_read(Path(file), 0)["wall"] for file in files)
     if not cached:
         # For the page cache, of readers that go through it.
         touch(2 * sum(map(os.path.getsize, files)))

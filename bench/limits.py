@@ -1,17 +1,21 @@
 """What the machine can do: reads and writes that make no tensors, timed as if they were loaders.
 
-``fio`` and ``dd`` time themselves, so that their start is not counted. The others are actions of a child.
+``fio`` and ``dd`` time themselves, so that their start is not counted. ``direct_read`` is what the disk gives at
+most: fio's own memory is on small pages, of which a request takes a few hundred at a time. The others are actions of
+a child.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,11 @@ from measure import flush
 
 Row = dict[str, Any]
 
+# Of `direct_read`: bytes of a request, and how many are under way.
+_BLOCK, _THREADS = 8 << 20, 4
+
 LABELS = {
+    "direct-read": "limit: direct reads, 4 of 8 MiB at once, into huge pages used again",
     "fio-read": "limit: fio, io_uring, direct, 16 reads of 8 MiB",
     "dd-read": "limit: dd, direct, 8 MiB",
     "read": "limit: buffered reads as of cp, 8 MiB",
@@ -28,6 +36,28 @@ LABELS = {
     "fio-write": "limit: fio, io_uring, direct, 16 writes of 8 MiB, flushed",
     "write": "limit: buffered writes, 8 MiB",
 }
+
+
+def direct_read(path: Path, _size: int) -> Row:
+    """Reads a file past the page cache, whole requests into the same memory again and again."""
+    size = path.stat().st_size
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    slabs = [mmap.mmap(-1, _BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(_THREADS)]
+    for slab in slabs:
+        slab.madvise(mmap.MADV_HUGEPAGE)
+        slab.write(bytes(_BLOCK))
+
+    def read(first: int) -> int:
+        offsets = range(first * _BLOCK, size, _THREADS * _BLOCK)
+        return sum(os.preadv(handle, [slabs[first]], offset) for offset in offsets)
+
+    try:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            start = time.perf_counter()
+            done = sum(pool.map(read, range(_THREADS)))
+            return {"wall": time.perf_counter() - start, "bytes": done}
+    finally:
+        os.close(handle)
 
 
 def _program(name: str) -> str:
@@ -77,8 +107,9 @@ def dd_read(path: Path, _size: int) -> Row:
     return {"wall": float(found[2]), "bytes": int(found[1])}
 
 
-# The limits that are programs of their own; the others are names of actions.
+# The limits that run beside the children; the others are names of actions.
 PROGRAMS: dict[str, Callable[[Path, int], Row]] = {
+    "direct-read": direct_read,
     "fio-read": fio_read,
     "dd-read": dd_read,
     "fio-write": fio_write,

@@ -6,7 +6,7 @@ The file is the Llama of files.py in one piece, the rules are a ``tp_plan`` for 
 loaders end with dense tensors in memory of the rank. Ranks are forked from one process, have loaded a small file before,
 and start together; the time is that of the last. All take turns, and who is first changes with each round; memory is touched
 before each. Prints a table: medians with the least and the most, bytes that the disk was asked for, and the ratios of
-medians. Beside them is one direct read of the file by fio, in the same rounds.
+medians. Beside them is one direct read of the file into huge pages that are used again, in the same rounds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from safetensors import safe_open
 from tensafe.distributed import Rules, load_sharded
 
 WORLD = 4
-FIO = limits.LABELS["fio-read"].removeprefix("limit: ")
+LIMIT = limits.LABELS["direct-read"]
 STYLES = {
     **{f"model.layers.*.self_attn.{part}": "colwise" for part in ("q_proj", "k_proj", "v_proj")},
     **{f"model.layers.*.mlp.{part}": "colwise" for part in ("gate_proj", "up_proj")},
@@ -163,14 +163,14 @@ def _rank(
 
 def rounds(path: Path, warm: Path, number: int) -> Iterator[tuple[str, dict[str, list[dict[str, float]]]]]:
     for name, ranks, options in CELLS:
-        names = [*LOADERS, FIO] if len(ranks) > 1 else LOADERS
+        names = [*LOADERS, LIMIT] if len(ranks) > 1 else LOADERS
         rows: dict[str, list[dict[str, float]]] = {loader: [] for loader in names}
         for turn in range(number):
             for loader in list(LOADERS)[:: 1 if turn % 2 else -1]:
                 rows[loader].append(together(loader, path, warm, ranks, options))
             if len(ranks) > 1:
-                found = limits.fio_read(path, 0)
-                rows[FIO].append({"seconds": found["wall"], "read": found["bytes"], "bytes": 0})
+                found = limits.direct_read(path, 0)
+                rows[LIMIT].append({"seconds": found["wall"], "read": found["bytes"], "bytes": 0})
         sums = {row["sum"] for loader in LOADERS for row in rows[loader]}
         assert len(sums) == 1, "the bytes differ"
         yield name, rows

@@ -50,7 +50,14 @@ def create(name: str) -> None:
     if base is not None:
         (packages(name) / "over.pth").write_text(f"{packages(base)}\n")
     options = ["--quiet", "--disable-pip-version-check", *(["--no-deps"] if name in NO_DEPS else [])]
-    run(python(name), "-m", "pip", "install", *options, "-r", requirements)
+    try:
+        run(python(name), "-m", "pip", "install", *options, "-r", requirements)
+    except subprocess.CalledProcessError as error:
+        # The most frequent reason, and one that pip says in the middle of a page.
+        free = shutil.disk_usage(place).free / 1e9
+        sys.exit(
+            f"{requirements} could not be installed, pip's exit code is {error.returncode}; {free:.1f} GB of disk are free"
+        )
     stamp.write_text(wanted)
 
 

@@ -144,14 +144,19 @@ def run(step: Step, log: Path) -> None:
     start = time.monotonic()
     environment = {**os.environ, **step.environment, "PYTHONUNBUFFERED": "1"}
     with log.open("w") as out:
-        code = subprocess.run(
-            step.command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        ).returncode
+        try:
+            code = subprocess.run(
+                step.command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            ).returncode
+        except OSError as error:
+            # Such as the Python of an environment that was not made: this step fails, the others go on.
+            out.write(f"{step.command[0]} could not be started: {error}\n")
+            code = 127
     step.seconds = time.monotonic() - start
     count(step, log.read_text(errors="replace"), code)
 

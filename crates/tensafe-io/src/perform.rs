@@ -12,6 +12,9 @@ use crate::{
     source::checked_range, worker::Shared,
 };
 
+/// Bytes of a worker's memory while its requests are small.
+const SMALL: usize = 256 << 10;
+
 /// Where the bytes of a memory begin, and how many places before and after may be written too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
@@ -19,6 +22,8 @@ pub(crate) struct Room {
     pub(crate) len: usize,
     pub(crate) before: usize,
     pub(crate) after: usize,
+    /// Whether the pool lent it, so that what is written to is [`claim`]ed first; the caller's holds what it holds.
+    pub(crate) pooled: bool,
 }
 
 impl Shared {
@@ -84,7 +89,9 @@ impl Shared {
         // before the first or after the last byte of the memory, where only the request that has that
         // byte writes.
         let out = unsafe { slice::from_raw_parts_mut(start, whole) };
-        claim(out);
+        if room.pooled {
+            claim(out);
+        }
         let done = file.source.read_direct(from, out)?;
         Self::check_short(file, read, done.map(|done| (done as u64).saturating_sub(before)))?;
         Ok(done.is_some())
@@ -107,11 +114,14 @@ impl Shared {
     fn read_straight(&self, file: &Content, read: &Read) -> Result<bool, Error> {
         let Some((memory, offset)) = read.straight else { return Ok(false) };
         let len = read.range.end.saturating_sub(read.range.start);
-        let Some(out) = self.room(memory).and_then(|room| room.part(offset, len)) else { return Ok(false) };
+        let Some(room) = self.room(memory) else { return Ok(false) };
+        let Some(out) = room.part(offset, len) else { return Ok(false) };
         // SAFETY: `part` checked the bounds; the memory stays open until this request is done, and no
         // other request has these bytes.
         let out = unsafe { slice::from_raw_parts_mut(out.0, out.1) };
-        claim(out);
+        if room.pooled {
+            claim(out);
+        }
         file.source.read_at(read.range.start, out)?;
         Ok(true)
     }
@@ -131,9 +141,9 @@ impl Shared {
         let bytes = usize::try_from(read.range.end.saturating_sub(read.range.start)).unwrap_or(0);
         if scratch.as_ref().is_none_or(|arena| arena.len() < len) {
             *scratch = None;
-            // Enough for most requests to come.
+            // Enough for the small requests to come, or for all of them.
             let most = usize::try_from(self.program.scratch_bytes).unwrap_or(len);
-            let len = len.max(most.min(256 << 10));
+            let len = len.max(if len > SMALL { most } else { most.min(SMALL) });
             *scratch = Some(Arena::pages(len).map_err(|e| Error::memory(len as u64, e))?);
         }
         let Some(memory) = scratch.as_mut().and_then(|arena| arena.bytes_mut().get_mut(..len)) else {

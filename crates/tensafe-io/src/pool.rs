@@ -38,6 +38,10 @@ const BETWEEN_TRIES: u32 = 64;
 #[cfg(target_os = "linux")]
 static SLOW: AtomicU32 = AtomicU32::new(0);
 
+/// Bytes below which pages are made one by one.
+#[cfg(target_os = "linux")]
+const WORTH_POPULATING: usize = 64 << 10;
+
 /// The pool of the process.
 static POOL: Mutex<Pool> = Mutex::new(Pool { pieces: BTreeMap::new(), bytes: 0, limit: None });
 
@@ -209,6 +213,8 @@ impl Piece {
 /// meanwhile is zero from here on, what it did not take stays.
 pub(crate) fn claim(bytes: &mut [u8]) {
     let page = page_bytes();
+    #[cfg(target_os = "linux")]
+    populate(bytes, page);
     // The first page may begin before the part.
     let first = page.saturating_sub(bytes.as_ptr().addr() % page).min(bytes.len());
     let (head, rest) = bytes.split_at_mut(first);
@@ -216,6 +222,21 @@ pub(crate) fn claim(bytes: &mut [u8]) {
         // SAFETY: a reference to a byte. Volatile: the write is what counts, not its value.
         unsafe { ptr::from_mut(byte).write_volatile(0) };
     }
+}
+
+/// Has the system make the pages that are not there yet in one call: an exception for each costs as much as the
+/// page. Where it cannot, the writes do it.
+#[cfg(target_os = "linux")]
+fn populate(bytes: &mut [u8], page: usize) {
+    use rustix::mm::{Advice, madvise};
+    let before = bytes.as_ptr().addr().next_multiple_of(page).saturating_sub(bytes.as_ptr().addr());
+    let Some(whole) = bytes.get_mut(before..) else { return };
+    let len = whole.len() / page * page;
+    if len < WORTH_POPULATING {
+        return;
+    }
+    // SAFETY: the pages lie within bytes that are borrowed for writing, and what they hold stays as it is.
+    let _: Result<(), _> = unsafe { madvise(whole.as_mut_ptr().cast(), len, Advice::LinuxPopulateWrite) };
 }
 
 #[cfg(unix)]

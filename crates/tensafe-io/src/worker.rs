@@ -259,10 +259,10 @@ impl Shared {
             (Target::Own(arena), Memory::Own { bytes, lead }) => {
                 let (before, len) = (usize::try_from(*lead).ok()?, usize::try_from(*bytes).ok()?);
                 let after = arena.len().checked_sub(before)?.checked_sub(len)?;
-                Some(Room { start: arena.start().wrapping_add(before), len, before, after })
+                Some(Room { start: arena.start().wrapping_add(before), len, before, after, pooled: true })
             }
             (Target::Caller(memory), _) => {
-                Some(Room { start: memory.start(), len: memory.len(), before: 0, after: 0 })
+                Some(Room { start: memory.start(), len: memory.len(), before: 0, after: 0, pooled: false })
             }
             _ => None,
         }

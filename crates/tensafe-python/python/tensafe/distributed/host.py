@@ -53,6 +53,8 @@ class Host:
         self._call = call
         # A peer stood still for too long: nothing is read together any more.
         self.gave_up = False
+        # Memory of readers that have ended, for those to come.
+        self.slabs: list[mmap.mmap] = []
 
     @classmethod
     def meet(cls, group: Any, rank: int, world: int, timeout: float) -> Host | None:
@@ -209,7 +211,7 @@ class Shared:
 
     def _fill(self, todo: Iterator[int]) -> None:
         try:
-            with _Reader(self._path) as reader:
+            with _Reader(self._path, self._host.slabs) as reader:
                 while not (self._failed or self._stop):
                     with self._lock:
                         block = next(todo, None)
@@ -250,7 +252,7 @@ class Shared:
         nothing came for ``timeout`` seconds, or reading failed: the caller reads by itself then."""
         looks, before, since = 0, -1, time.monotonic()
         try:
-            with _Reader(self._path) as reader:
+            with _Reader(self._path, self._host.slabs) as reader:
                 while not self._failed:
                     flags = os.pread(self._flags, len(self._blocks), 0)
                     left = [block for block in self._needed if not flags[block]]
@@ -304,47 +306,67 @@ class Shared:
 
 
 class _Reader:
-    """Reads ranges of a file into a memfd, past the page cache where the file system can."""
+    """Reads ranges of a file into a memfd, past the page cache where the file system can.
 
-    def __init__(self, path: str) -> None:
+    By way of memory of its own on huge pages: a memfd is on small ones, of which a disk takes few at a time.
+    """
+
+    def __init__(self, path: str, slabs: list[mmap.mmap]) -> None:
         self._plain = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._direct = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
         except OSError:
             self._direct = self._plain
+        self._slabs = slabs
 
     def read(self, memory: int, start: int, end: int) -> None:
         """Reads from ``start``, a page's border, to ``end``, one too or the end of the file."""
-        even = start + (end - start) // PAGE * PAGE
-        if start < even:
-            with mmap.mmap(memory, even - start, offset=start) as mapped, memoryview(mapped) as view:
-                self._fill(view, start)
-        if even < end:
-            os.pwrite(memory, _exactly(self._plain, end - even, even), even)
+        try:
+            whole = self._slabs.pop()
+        except IndexError:
+            whole = _slab()
+        with memoryview(whole) as slab:
+            while start < end:
+                wanted = min(end - start, len(slab))
+                # Direct reads are of whole pages, also of the last one of the file.
+                with slab[: -(-wanted // PAGE) * PAGE] as out:
+                    found = min(self._read(out, start), wanted)
+                if found == 0:
+                    raise IoError("the file ended early")
+                with slab[:found] as read:
+                    written = os.pwrite(memory, read, start)
+                start += written
+                if start % PAGE:
+                    self._stop_direct()
+        self._slabs.append(whole)
 
-    def _fill(self, view: memoryview, start: int) -> None:
-        done, source = 0, self._direct
-        while done < len(view):
-            try:
-                count = os.preadv(source, [view[done:]], start + done)
-            except OSError as error:
-                if error.errno != errno.EINVAL or source == self._plain:
-                    raise
-                source = self._plain
-                continue
-            if count == 0:
-                raise IoError("the file ended early")
-            done += count
-            if done % PAGE:
-                source = self._plain
+    def _read(self, out: memoryview, start: int) -> int:
+        try:
+            return os.preadv(self._direct, [out], start)
+        except OSError as error:
+            if error.errno != errno.EINVAL or self._direct == self._plain:
+                raise
+            self._stop_direct()
+            return os.preadv(self._plain, [out], start)
+
+    def _stop_direct(self) -> None:
+        if self._direct != self._plain:
+            os.close(self._direct)
+            self._direct = self._plain
 
     def __enter__(self) -> _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop_direct()
         os.close(self._plain)
-        if self._direct != self._plain:
-            os.close(self._direct)
+
+
+def _slab() -> mmap.mmap:
+    memory = mmap.mmap(-1, BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _exactly(handle: int, size: int, offset: int) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .._checkpoint import Checkpoint
-from .._checkpoint import open as open_checkpoint
+from .._checkpoint import open as _open
 from .._errors import FormatError, MissingFileError, UnsupportedError, UsageError
 from .._plan import Plan, Running
 from ..torch import _PACKED, _TYPES
@@ -82,7 +82,7 @@ class Files:
         """Opens a file, an index of shards, or a directory: the files that its index names, or all of it."""
         path = os.fspath(path)
         if not os.path.isdir(path):
-            return cls._of(open_checkpoint(path))
+            return cls._of(_opened(path))
         names = sorted(name for name in os.listdir(path) if name.endswith(".safetensors") and name[0] != ".")
         if os.path.exists(os.path.join(path, INDEX)):
             if parts := [name for name in names if _SHARD_FILE.match(name)]:
@@ -90,7 +90,7 @@ class Files:
                     f"{path}: there are both {INDEX} and files of ranks, such as {parts[0]}: remove those that"
                     " are of an older save, or give the path of the index"
                 )
-            return cls._of(open_checkpoint(path))
+            return cls._of(_opened(path))
         if not names:
             raise no_files(path)
         files = cls()
@@ -99,7 +99,7 @@ class Files:
         known = Counter(name for checkpoint in files.checkpoints.values() for name in checkpoint)
         if len(names) > 1 and "model.safetensors" not in names and all(n == 1 for n in known.values()):
             # No name twice: one checkpoint, and so one plan.
-            return cls._of(open_checkpoint(path))
+            return cls._of(_opened(path))
         return files
 
     @classmethod
@@ -108,7 +108,7 @@ class Files:
 
     def open(self, file: str) -> Checkpoint:
         if file not in self.checkpoints:
-            self.checkpoints[file] = open_checkpoint(file)
+            self.checkpoints[file] = _opened(file)
         return self.checkpoints[file]
 
     def stored(self) -> dict[str, Stored]:
@@ -129,12 +129,17 @@ class Files:
         return found
 
 
+def _opened(path: str) -> Checkpoint:
+    """Opens files to be read: a small tensor of a cold mapping would have the kernel read far beyond it, a second time."""
+    return _open(path, owned=True)
+
+
 def _sharding(checkpoint: Checkpoint, files: list[str]) -> dict[str, Any]:
     """What the header of each file says of the places of its tensors, where one says it."""
     if SHARDING not in checkpoint.metadata:
         return {}
     # The metadata of a checkpoint of several files are the first one's.
-    single = [checkpoint] if len(files) == 1 else [open_checkpoint(file) for file in files]
+    single = [checkpoint] if len(files) == 1 else [_opened(file) for file in files]
     rows = {}
     for file, opened in zip(files, single, strict=True):
         if SHARDING in opened.metadata:
