@@ -1,12 +1,13 @@
 """What the machine can do: reads and writes that make no tensors, timed as if they were loaders.
 
-``fio`` and ``dd`` time themselves, so that their start is not counted. ``direct_read`` is what the disk gives at
-most: fio's own memory is on small pages, of which a request takes a few hundred at a time. The others are actions of
-a child.
+``fio`` and ``dd`` time themselves, so that their start is not counted. ``direct_read`` is what the disk gives to
+requests of a loader: fio's memory is on small pages, of which one takes a few hundred at a time. The others are actions
+of a child.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -41,10 +42,14 @@ LABELS = {
 def direct_read(path: Path, _size: int) -> Row:
     """Reads a file past the page cache, whole requests into the same memory again and again."""
     size = path.stat().st_size
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError as error:
+        raise ChildError(str(error), unavailable=True) from None
     slabs = [mmap.mmap(-1, _BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(_THREADS)]
     for slab in slabs:
-        slab.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):
+            slab.madvise(mmap.MADV_HUGEPAGE)
         slab.write(bytes(_BLOCK))
 
     def read(first: int) -> int:

@@ -56,7 +56,7 @@ def create(name: str) -> None:
         # The most frequent reason, and one that pip says in the middle of a page.
         free = shutil.disk_usage(place).free / 1e9
         sys.exit(
-            f"{requirements} could not be installed, pip's exit code is {error.returncode}; {free:.1f} GB of disk are free"
+            f"error: {requirements} could not be installed, pip's exit code is {error.returncode}; {free:.1f} GB of disk are free"
         )
     stamp.write_text(wanted)
 

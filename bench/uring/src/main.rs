@@ -27,18 +27,20 @@ use std::{
 use io_uring::{IoUring, opcode, types};
 use memmap2::{Advice, MmapMut};
 
-/// Which requests: so many bytes at every so many.
+/// Which requests: so many bytes at every so many, and into which memory.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
     bytes: usize,
     every: usize,
+    pages: Advice,
 }
 
-const CASES: [Case; 3] = [
-    Case { name: "whole, 8 MiB", bytes: 8 << 20, every: 8 << 20 },
-    Case { name: "whole, 1 MiB", bytes: 1 << 20, every: 1 << 20 },
-    Case { name: "16 KiB of every 256 KiB", bytes: 16 << 10, every: 256 << 10 },
+const CASES: [Case; 4] = [
+    Case { name: "whole, 8 MiB", bytes: 8 << 20, every: 8 << 20, pages: Advice::HugePage },
+    Case { name: "whole, 8 MiB, on small pages", bytes: 8 << 20, every: 8 << 20, pages: Advice::NoHugePage },
+    Case { name: "whole, 1 MiB", bytes: 1 << 20, every: 1 << 20, pages: Advice::HugePage },
+    Case { name: "16 KiB of every 256 KiB", bytes: 16 << 10, every: 256 << 10, pages: Advice::HugePage },
 ];
 
 /// Threads, or requests under way.
@@ -62,7 +64,7 @@ fn main() -> io::Result<()> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)?;
     let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
     for case in CASES {
-        let mut memory = memory(case.bytes * SLOTS)?;
+        let mut memory = memory(case.bytes * SLOTS, case.pages)?;
         for round in 0..rounds {
             for turn in 0..WAYS.len() {
                 let way = WAYS[(turn + round) % WAYS.len()];
@@ -79,11 +81,11 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Memory on huge pages, every page of it there.
-fn memory(len: usize) -> io::Result<MmapMut> {
+/// Memory, every page of it there.
+fn memory(len: usize, pages: Advice) -> io::Result<MmapMut> {
     let mut memory = MmapMut::map_anon(len)?;
-    // Advice: without huge pages both ways are slower.
-    let _ = memory.advise(Advice::HugePage);
+    // Not every system has huge pages to give.
+    let _ = memory.advise(pages);
     memory.fill(1);
     Ok(memory)
 }

@@ -23,13 +23,18 @@ const WORTH_IT: u64 = 8 << 20;
 
 const THREADS: u64 = 2;
 
+/// Parts of a range, and bytes of each, that are looked at to learn whether it is in the page cache: of 2 GB the kernel
+/// takes milliseconds to count all pages, in which another loader has begun.
+const PROBES: u64 = 64;
+const PROBE_BYTES: u64 = 64 << 10;
+
 /// Begins to bring a range of a mapped file into the page cache, where that helps.
 pub(crate) fn start(source: &Arc<dyn Source>, memory: &Buffer, range: Range<u64>) {
     let bytes = range.end.saturating_sub(range.start);
     if !memory.is_mapped() || bytes < WORTH_IT {
         return;
     }
-    if source.resident(range.clone()).is_none_or(|resident| resident > bytes - bytes / 8) {
+    if is_resident(&**source, &range).unwrap_or(true) {
         return;
     }
     // More than the memory that is free would push out what was not looked at yet.
@@ -43,6 +48,20 @@ pub(crate) fn start(source: &Arc<dyn Source>, memory: &Buffer, range: Range<u64>
         // Without a thread the kernel does what it does.
         drop(thread::Builder::new().name(format!("tensafe-ahead-{number}")).spawn(window));
     }
+}
+
+/// Whether nearly all of a range seems to be in the page cache; `None` where the platform does not tell.
+fn is_resident(source: &dyn Source, range: &Range<u64>) -> Option<bool> {
+    let step = (range.end.saturating_sub(range.start) / PROBES).max(PROBE_BYTES);
+    let (mut resident, mut asked) = (0u64, 0u64);
+    let mut start = range.start;
+    while start < range.end {
+        let probe = start..range.end.min(start.saturating_add(PROBE_BYTES));
+        asked = asked.saturating_add(probe.end - probe.start);
+        resident = resident.saturating_add(source.resident(probe)?);
+        start = start.saturating_add(step);
+    }
+    Some(resident > asked - asked / 8)
 }
 
 /// Asks for one window after the other; ends with the mapping.
@@ -71,12 +90,12 @@ mod tests {
         sync::{Arc, Mutex, atomic::AtomicU64},
     };
 
-    use super::{WINDOW, ask};
+    use super::{PROBE_BYTES, PROBES, WINDOW, ask, is_resident};
     use crate::{Buffer, Error, Identity, Latency, Source, SourceInfo};
 
-    /// A source that remembers what it was asked for.
+    /// A source that remembers what it was asked for; bytes up to a place are in the page cache.
     #[derive(Debug, Default)]
-    struct Asked(Mutex<Vec<Range<u64>>>);
+    struct Asked(Mutex<Vec<Range<u64>>>, u64);
 
     impl Source for Asked {
         fn len(&self) -> u64 {
@@ -97,6 +116,10 @@ mod tests {
         fn will_need(&self, range: Range<u64>) {
             self.0.lock().unwrap().push(range);
         }
+        fn resident(&self, range: Range<u64>) -> Option<u64> {
+            self.0.lock().unwrap().push(range.clone());
+            Some(self.1.clamp(range.start, range.end) - range.start)
+        }
     }
 
     #[test]
@@ -108,6 +131,18 @@ mod tests {
         assert_eq!(asked.len(), 3);
         assert_eq!((asked[0].start, asked[2].end), (100, 107 + 2 * WINDOW));
         assert!(asked.windows(2).all(|pair| pair[0].end == pair[1].start));
+    }
+
+    #[test]
+    fn a_few_parts_say_whether_a_range_is_resident() {
+        let len = 3 << 30;
+        for (cached, resident) in [(len, true), (len / 16 * 15, true), (len / 2, false), (0, false)] {
+            let source = Asked(Mutex::default(), 100 + cached);
+            assert_eq!(is_resident(&source, &(100..100 + len)), Some(resident), "{cached}");
+            let asked = source.0.lock().unwrap();
+            assert!(asked.len() as u64 <= PROBES + 1, "{}", asked.len());
+            assert!(asked.iter().all(|range| range.end - range.start <= PROBE_BYTES));
+        }
     }
 
     #[test]

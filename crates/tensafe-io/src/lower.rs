@@ -102,7 +102,7 @@ pub(crate) fn lower(
         lowering.entry(place, entry, facts)?;
     }
     lowering.flush();
-    lowering.share_small_requests();
+    lowering.fit_workers();
     lowering.explain.finish(&lowering.program);
     Ok((lowering.program, lowering.explain))
 }
@@ -394,6 +394,18 @@ impl<'p, 'f> Lowering<'p, 'f> {
         self.program.reads.push(open.read);
     }
 
+    /// Workers and their memory follow from the requests that there are.
+    fn fit_workers(&mut self) {
+        let reads = &self.program.reads;
+        let bytes = |read: &Read| read.range.end.saturating_sub(read.range.start);
+        let apart = reads.iter().filter(|read| !read.staged && read.method != Method::Memory);
+        if let Some(longest) = apart.map(bytes).max() {
+            let needed = whole_steps(longest.saturating_add(2 * PAGE));
+            self.program.scratch_bytes = self.program.scratch_bytes.min(needed);
+        }
+        self.share_small_requests();
+    }
+
     /// Small requests do not fill a queue that is as long as that of large ones: as many more are under way
     /// at once as take the same memory. Of what is resident none waits, and within a budget memory is
     /// shared out already.
@@ -415,7 +427,6 @@ impl<'p, 'f> Lowering<'p, 'f> {
         let workers = usize::try_from(as_many).unwrap_or(most).min(most);
         if workers > self.program.workers {
             self.program.workers = workers;
-            self.program.scratch_bytes = scratch_bytes(longest);
         }
     }
 
@@ -444,8 +455,11 @@ impl<'p, 'f> Lowering<'p, 'f> {
 /// Memory of a worker, or a slab, for one request: half a request may join it, and a page on both sides. It comes
 /// in whole steps of the pool.
 fn scratch_bytes(request_bytes: u64) -> u64 {
-    let longest = request_bytes.saturating_add(request_bytes / 2).saturating_add(2 * PAGE);
-    longest.checked_next_multiple_of(STEP_BYTES).unwrap_or(longest)
+    whole_steps(request_bytes.saturating_add(request_bytes / 2).saturating_add(2 * PAGE))
+}
+
+fn whole_steps(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(STEP_BYTES).unwrap_or(bytes)
 }
 
 /// What stays the same for all runs of an entry.

@@ -22,7 +22,7 @@ pub(crate) struct Room {
     pub(crate) len: usize,
     pub(crate) before: usize,
     pub(crate) after: usize,
-    /// Whether the pool lent it, so that what is written to is [`claim`]ed first; the caller's holds what it holds.
+    /// Whether it may be the pool's, and is [`claim`]ed before the kernel copies into it.
     pub(crate) pooled: bool,
 }
 
@@ -89,9 +89,7 @@ impl Shared {
         // before the first or after the last byte of the memory, where only the request that has that
         // byte writes.
         let out = unsafe { slice::from_raw_parts_mut(start, whole) };
-        if room.pooled {
-            claim(out);
-        }
+        claim(out);
         let done = file.source.read_direct(from, out)?;
         Self::check_short(file, read, done.map(|done| (done as u64).saturating_sub(before)))?;
         Ok(done.is_some())

@@ -39,7 +39,7 @@ const BETWEEN_TRIES: u32 = 64;
 static SLOW: AtomicU32 = AtomicU32::new(0);
 
 /// Bytes below which pages are made one by one.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))]
 const WORTH_POPULATING: usize = 64 << 10;
 
 /// The pool of the process.
@@ -213,7 +213,7 @@ impl Piece {
 /// meanwhile is zero from here on, what it did not take stays.
 pub(crate) fn claim(bytes: &mut [u8]) {
     let page = page_bytes();
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     populate(bytes, page);
     // The first page may begin before the part.
     let first = page.saturating_sub(bytes.as_ptr().addr() % page).min(bytes.len());
@@ -225,8 +225,8 @@ pub(crate) fn claim(bytes: &mut [u8]) {
 }
 
 /// Has the system make the pages that are not there yet in one call: an exception for each costs as much as the
-/// page. Where it cannot, the writes do it.
-#[cfg(target_os = "linux")]
+/// page. Where it cannot, as Miri and Linux before 5.14, the writes do it.
+#[cfg(all(target_os = "linux", not(miri)))]
 fn populate(bytes: &mut [u8], page: usize) {
     use rustix::mm::{Advice, madvise};
     let before = bytes.as_ptr().addr().next_multiple_of(page).saturating_sub(bytes.as_ptr().addr());

@@ -391,6 +391,24 @@ def test_reads_what_is_asked_for_alone(tmp_path: Path) -> None:
             assert count >= size, count
 
 
+def test_small_tensors_between_large_ones_are_read_once(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    wholes = {}
+    for layer in range(32):
+        wholes[f"{layer}.norm"] = torch.full((2048,), float(layer))
+        wholes[f"{layer}.weight"] = torch.full((1024, 1024), float(layer))
+    save_file(wholes, file)
+    # What the first load of a process imports is read too.
+    load(TensafeStorageReader(tmp_path), empty(wholes))
+    forget(file)
+    before = read_bytes()
+    found = load(TensafeStorageReader(tmp_path), empty(wholes))
+    count, total = read_since(before), sum(whole.nbytes for whole in wholes.values())
+    assert all(torch.equal(found[name], whole) for name, whole in wholes.items())
+    # A page that is touched in a mapping brings many behind it, which were read already or will be.
+    assert total <= count < total + (2 << 20), (count, total)
+
+
 def test_missing_tensors_and_other_shapes_are_named(saved: Path) -> None:
     with pytest.raises(BaseException, match="absent"):
         load(TensafeStorageReader(saved / "ours"), {"absent": torch.zeros(2)})

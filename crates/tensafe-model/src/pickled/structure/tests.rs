@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tensafe_io::{Buffer, MemorySource};
+use tensafe_pickle::Limits;
 
 use super::{StructurePart as Part, StructureTensor, TensorKind};
 use crate::{Error, ErrorKind, Pickled, PickledOptions};
@@ -35,6 +36,11 @@ fn system() -> Vec<u8> {
 
 /// The instructions of a tensor of two floats that was on the second GPU.
 fn tensor(requires_grad: bool) -> Vec<u8> {
+    hooked(requires_grad, ORDERED)
+}
+
+/// The same, with hooks.
+fn hooked(requires_grad: bool, hooks: &[u8]) -> Vec<u8> {
     let parts = [
         b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
         text("storage"),
@@ -43,7 +49,7 @@ fn tensor(requires_grad: bool) -> Vec<u8> {
         text("cuda:1"),
         b"K\x02NtQK\x00K\x02\x85K\x01\x85".to_vec(),
         if requires_grad { b"\x88".to_vec() } else { b"\x89".to_vec() },
-        ORDERED.to_vec(),
+        hooks.to_vec(),
         b"tR".to_vec(),
     ];
     parts.concat()
@@ -51,6 +57,10 @@ fn tensor(requires_grad: bool) -> Vec<u8> {
 
 /// What the file holds whose value these instructions make; with a tensor, its storage.
 fn read(value: &[u8], has_tensor: bool) -> Result<Vec<Part>, Error> {
+    read_within(value, has_tensor, Limits::default())
+}
+
+fn read_within(value: &[u8], has_tensor: bool, limits: Limits) -> Result<Vec<Part>, Error> {
     let keys =
         if has_tensor { [b"\x80\x02]", &text("0")[..], b"a."].concat() } else { b"\x80\x02].".to_vec() };
     let object = [b"\x80\x02", value, b"."].concat();
@@ -60,7 +70,9 @@ fn read(value: &[u8], has_tensor: bool) -> Result<Vec<Part>, Error> {
         file.extend([1.0f32, 2.0].iter().flat_map(|value| value.to_le_bytes()));
     }
     let source = Arc::new(MemorySource::new(Buffer::from_owner(file)));
-    let opened = Pickled::from_source(source, &PickledOptions::default().with_structure(true))?;
+    let mut options = PickledOptions::default().with_structure(true);
+    options.limits = limits;
+    let opened = Pickled::from_source(source, &options)?;
     Ok(opened.structure().expect("it is a file of torch").parts().to_vec())
 }
 
@@ -147,6 +159,54 @@ fn parameters_of_parameters_are_refused() {
     let value = [ORDERED, b"}", &text("_metadata"), &within, b"sb"].concat();
     let (kind, told) = refused(&value);
     assert_eq!((kind, told.contains("a parameter of no tensor")), (ErrorKind::Unsupported, true), "{told}");
+}
+
+#[test]
+fn tensors_and_parameters_with_hooks_are_refused() {
+    let hooks = b"}K\x01K\x02s";
+    let error = read(&hooked(true, hooks), true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("a tensor with hooks"), "{error}");
+    let parameter =
+        [&b"ctorch._utils\n_rebuild_parameter\n("[..], &tensor(false), b"\x88", hooks, b"tR"].concat();
+    let error = read(&parameter, true).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("a parameter with hooks"), "{error}");
+    // None, and a dict of any kind without entries, are no hooks.
+    for nothing in [&b"N"[..], b"}", ORDERED, b"ccollections\nOrderedDict\n]\x85R"] {
+        assert!(matches!(read(&hooked(true, nothing), true).unwrap()[..], [Part::Tensor(_)]));
+    }
+}
+
+#[test]
+fn shapes_and_devices_are_made_of_plain_values() {
+    let parts = read(b"ctorch\nSize\nK\x02K\x03\x86\x85R", false).unwrap();
+    assert_eq!(parts, [Part::Int(2), Part::Int(3), Part::Size(vec![0, 1])]);
+    let parts = read(&[b"ctorch\ndevice\n", &text("cuda")[..], b"K\x01\x86R"].concat(), false).unwrap();
+    assert_eq!(parts, [Part::Text("cuda".into()), Part::Int(1), Part::Device(vec![0, 1])]);
+    // A shape of no sequence, of two, and of a list; a device of a dict. In metadata, where no other walk looks.
+    let within =
+        |call: &[u8]| refused(&[ORDERED, b"}", &text("_metadata"), b"ctorch\n", call, b"sb"].concat());
+    for call in [&b"Size\nK\x02\x85R"[..], b"Size\n))\x86R"] {
+        let (kind, told) = within(call);
+        assert_eq!((kind, told.contains("`torch.Size`")), (ErrorKind::Unsupported, true), "{told}");
+    }
+    for call in [&b"Size\n]]a\x85R"[..], b"device\n}\x85R"] {
+        let (kind, told) = within(call);
+        assert_eq!((kind, told.contains("key")), (ErrorKind::Unsupported, true), "{told}");
+    }
+}
+
+#[test]
+fn what_calls_share_is_copied_within_the_limit() {
+    // One list of a hundred items that a hundred sets are made of: 100 x 100 x 8 bytes.
+    let list = [&b"](K\x01"[..], &b"2".repeat(99), b"eq\x01"].concat();
+    let sets = b"cbuiltins\nset\nh\x01\x85R".repeat(100);
+    let value = [&b"("[..], &list, &sets, b"l"].concat();
+    assert!(read(&value, false).is_ok());
+    let error = read_within(&value, false, Limits::default().with_value_bytes(64 << 10)).unwrap_err();
+    assert!(error.to_string().contains("values of more than 65536 bytes"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Limit);
 }
 
 #[test]

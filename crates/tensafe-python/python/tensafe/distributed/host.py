@@ -8,6 +8,7 @@ the kernel takes from a process that dies, so that another reads it. Nothing her
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import json
@@ -23,6 +24,9 @@ from .._errors import IoError
 
 PAGE = 4096
 BLOCK = 8 << 20
+# Bytes of a read on the way to shared memory.
+_SLAB = 4 << 20
+_HUGE = 2 << 20
 # Threads of a rank that fill blocks, beside those of its own plan.
 _FILLERS = 2
 # Seconds between two looks at what others do.
@@ -53,8 +57,8 @@ class Host:
         self._call = call
         # A peer stood still for too long: nothing is read together any more.
         self.gave_up = False
-        # Memory of readers that have ended, for those to come.
-        self.slabs: list[mmap.mmap] = []
+        # Memory that blocks are read by, once nobody does.
+        self.slabs: list[memoryview] = []
 
     @classmethod
     def meet(cls, group: Any, rank: int, world: int, timeout: float) -> Host | None:
@@ -161,7 +165,7 @@ class Shared:
         self._blocks = _blocks(ranges)
         self._needed = [number for number, pieces in enumerate(self._blocks) if _touch(pieces, mine)]
         self._threads: list[threading.Thread] = []
-        self._failed: list[BaseException] = []
+        self._failed = False
         self._lock = threading.Lock()
         self._busy: set[int] = set()
         self._stop = False
@@ -218,8 +222,8 @@ class Shared:
                     if block is None:
                         return
                     self._take(block, reader)
-        except BaseException as error:
-            self._failed.append(error)
+        except BaseException:
+            self._failed = True
 
     def _take(self, block: int, reader: _Reader) -> bool:
         """Sees to one block; ``False`` where another rank, or a thread of this one, is at it."""
@@ -279,7 +283,7 @@ class Shared:
     def _seal(self, flags: bytes) -> None:
         """Makes the memory unchangeable, once all of it is there."""
         if all(flags):
-            # Refused while another rank's last block is mapped.
+            # Refused while somebody else has pages of it pinned.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._data, _F_ADD_SEALS, _F_SEAL_WRITE)
 
@@ -311,7 +315,7 @@ class _Reader:
     By way of memory of its own on huge pages: a memfd is on small ones, of which a disk takes few at a time.
     """
 
-    def __init__(self, path: str, slabs: list[mmap.mmap]) -> None:
+    def __init__(self, path: str, slabs: list[memoryview]) -> None:
         self._plain = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._direct = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
@@ -322,23 +326,19 @@ class _Reader:
     def read(self, memory: int, start: int, end: int) -> None:
         """Reads from ``start``, a page's border, to ``end``, one too or the end of the file."""
         try:
-            whole = self._slabs.pop()
+            slab = self._slabs.pop()
         except IndexError:
-            whole = _slab()
-        with memoryview(whole) as slab:
-            while start < end:
-                wanted = min(end - start, len(slab))
-                # Direct reads are of whole pages, also of the last one of the file.
-                with slab[: -(-wanted // PAGE) * PAGE] as out:
-                    found = min(self._read(out, start), wanted)
-                if found == 0:
-                    raise IoError("the file ended early")
-                with slab[:found] as read:
-                    written = os.pwrite(memory, read, start)
-                start += written
-                if start % PAGE:
-                    self._stop_direct()
-        self._slabs.append(whole)
+            slab = _slab()
+        while start < end:
+            wanted = min(end - start, len(slab))
+            # Direct reads are of whole pages, also of the last one of the file.
+            found = min(self._read(slab[: -(-wanted // PAGE) * PAGE], start), wanted)
+            if found == 0:
+                raise IoError("the file ended early")
+            start += os.pwrite(memory, slab[:found], start)
+            if start < end and start % PAGE:
+                self._stop_direct()
+        self._slabs.append(slab)
 
     def _read(self, out: memoryview, start: int) -> int:
         try:
@@ -362,11 +362,13 @@ class _Reader:
         os.close(self._plain)
 
 
-def _slab() -> mmap.mmap:
-    memory = mmap.mmap(-1, BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def _slab() -> memoryview:
+    """Memory from a huge page's border on."""
+    memory = mmap.mmap(-1, _SLAB + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
+    before = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % _HUGE
+    return memoryview(memory)[before : before + _SLAB]
 
 
 def _exactly(handle: int, size: int, offset: int) -> bytes:

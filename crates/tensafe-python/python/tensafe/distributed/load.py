@@ -53,7 +53,8 @@ def load_sharded(
     ``share`` says how the ranks of a host read what several of them need, such as row-parallel weights:
 
     - ``"memfd"``: each byte once, past the page cache, into memory of the host that is given back: up to three
-      times 16 MiB for each rank, or the largest tensor that they share. A rank's exclusive bytes go straight to its tensors.
+      times 16 MiB for each rank, or the largest tensor that they share, and up to 20 MiB of each rank to read by. A rank's
+      exclusive bytes go straight to its tensors.
     - ``"page-cache"``: all through the page cache, where the file system has one that ranks share.
     - ``"none"``: each rank by itself.
     - ``"auto"``: ``"memfd"`` where a group has several ranks on this host and the file is not in the page cache.

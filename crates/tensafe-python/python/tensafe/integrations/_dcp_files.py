@@ -28,7 +28,8 @@ INDEX = "model.safetensors.index.json"
 _SHARD_FILE = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors\Z")
 # Files that hold parts of one tensor are plans of their own: so many are read at once.
 _AT_ONCE = 4
-# Bytes of tensors on the way to memory that bytes of a file cannot be read into, unless one is larger.
+# Bytes of tensors on the way to memory that bytes of a file cannot be read into, of all plans under way, unless one
+# is larger.
 _BUDGET = 1 << 30
 _MOST = (1 << 63) - 1
 
@@ -229,7 +230,7 @@ def read(files: Files, parts: Iterable[Part]) -> None:
     under_way: deque[tuple[Running, dict[str, Part]]] = deque()
     try:
         for (_, _, device), (checkpoint, group) in groups.items():
-            running = _plan(checkpoint, group).execute("torch", device)
+            running = _plan(checkpoint, group, _BUDGET // min(len(groups), _AT_ONCE)).execute("torch", device)
             under_way.append((running, {part.name: part for part in group}))
             if len(under_way) == _AT_ONCE:
                 _finish(under_way)
@@ -248,10 +249,10 @@ def _finish(under_way: deque[tuple[Running, dict[str, Part]]]) -> None:
     under_way.popleft()
 
 
-def _plan(checkpoint: Checkpoint, parts: list[Part]) -> Plan:
+def _plan(checkpoint: Checkpoint, parts: list[Part], budget: int) -> Plan:
     beside = [checkpoint[part.name] for part in parts if part.out is None]
-    budget = max([_BUDGET, *(2 * tensor.nbytes for tensor in beside)]) if beside else None
-    plan = checkpoint.plan(budget=budget)
+    most = max([budget, *(2 * tensor.nbytes for tensor in beside)]) if beside else None
+    plan = checkpoint.plan(budget=most)
     for part in parts:
         code, shape, _, _ = checkpoint._checkpoint().info(part.name)
         whole = part.shape == _torch_shape(code, shape)
