@@ -205,6 +205,29 @@ def dies(rank: int, world: int, directory: Path, phase: str, victim: int = 1, **
     return {"wrong": same(found, expected(model(), rank, world)), "seconds": seconds}
 
 
+def doubts(rank: int, world: int, directory: Path) -> Any:
+    """As ``loads``, but the last rank takes the first one for dead when they meet, as where it dies just then."""
+    dist.barrier()
+    if rank == world - 1:
+        real_meet = host.Host.meet.__func__  # type: ignore[attr-defined]
+
+        def meet(cls: Any, *arguments: Any) -> Any:
+            real_alive = host._alive
+            host._alive = lambda _row: False
+            try:
+                return real_meet(cls, *arguments)
+            finally:
+                host._alive = real_alive
+
+        host.Host.meet = classmethod(meet)  # type: ignore[method-assign, assignment]
+    began = time.monotonic()
+    found = td.load_sharded(directory / "model.safetensors", RULES, share="memfd")
+    seconds = time.monotonic() - began
+    # Nobody is gone before the others have ended.
+    dist.barrier()
+    return {"wrong": same(found, expected(model(), rank, world)), "seconds": seconds}
+
+
 def twice(rank: int, world: int, directory: Path) -> Any:
     """A load, the death of a rank, and another load of those that are left."""
     path = directory / "model.safetensors"

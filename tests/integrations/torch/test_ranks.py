@@ -29,6 +29,7 @@ from tensafe.distributed import (  # noqa: E402
     Shard,
     Skip,
     Stage,
+    host,
     load_sharded,
 )
 
@@ -297,6 +298,26 @@ def test_ranks_of_a_host_read_each_byte_once(
         assert read > 0.5 * size
 
 
+def test_a_reader_stays_past_the_page_cache_behind_the_end_of_a_file(tmp_path: Path) -> None:
+    data = os.urandom((9 << 20) + 123)
+    (tmp_path / "file").write_bytes(data)
+    memory = os.memfd_create("test")
+    try:
+        os.ftruncate(memory, len(data))
+        slabs: list[memoryview] = []
+        with host._Reader(str(tmp_path / "file"), slabs) as reader:
+            direct = reader._direct
+            reader.read(memory, 0, len(data))
+            if on_disk(tmp_path):
+                assert reader._direct == direct != reader._plain
+            (slab,) = slabs
+            reader.read(memory, 4096, 8192)
+            assert slabs == [slab]
+        assert os.pread(memory, len(data), 0) == data
+    finally:
+        os.close(memory)
+
+
 def test_a_model_of_many_files_too(run: Run, made: Path, tmp_path: Path) -> None:
     run("saves", 2, tmp_path, max_shard_size="10MB")
     assert len(list((tmp_path / "saved").glob("*.safetensors"))) > 2
@@ -312,6 +333,12 @@ def test_a_rank_that_dies_stops_nobody(run: Run, made: Path, phase: str, victim:
     answers = run("dies", 3, made, phase=phase, victim=victim)
     assert answers.pop(victim) is None
     assert [answer["wrong"] for answer in answers] == [[], []]
+    assert max(answer["seconds"] for answer in answers) < SOON
+
+
+def test_ranks_that_do_not_agree_who_lives_wait_for_nobody(run: Run, made: Path) -> None:
+    answers = run("doubts", 3, made)
+    assert [answer["wrong"] for answer in answers] == [[], [], []]
     assert max(answer["seconds"] for answer in answers) < SOON
 
 

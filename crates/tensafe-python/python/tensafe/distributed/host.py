@@ -74,14 +74,21 @@ class Host:
                 store.set(f"tensafe/rank/{rank}", json.dumps(_who()))
                 roster, calls = _roster(store, world, timeout), 0
             _met[id(store)] = (store, roster, calls + 1)
+            own = _who()
+            live = [
+                number
+                for number, row in roster.items()
+                if row["host"] == own["host"] and (number == rank or _alive(row))
+            ]
+            # The first to come says who they are: those that saw one die, and those that did not, would wait for
+            # each other.
+            where = f"tensafe/{calls}/{own['host']}/peers"
+            agreed = json.loads(store.compare_set(where, "", json.dumps(live)))
+            peers = {number: roster[number] for number in agreed}
         except (RuntimeError, ValueError, KeyError):
             return None
-        own = _who()
-        peers = {
-            number: row
-            for number, row in roster.items()
-            if row["host"] == own["host"] and (number == rank or _alive(row))
-        }
+        if rank not in peers:
+            return None
         peers[rank] = own
         return cls(store, rank, peers, calls) if len(peers) > 1 else None
 
