@@ -9,7 +9,7 @@ demo:                 ## a real model: inspect, load, save, verify
 	@python3 tools/env.py --wheel main
 	@.venv/main/bin/python tools/demo.py
 
-test:                 ## everything that is tested
+test:                 ## everything that is tested: half an hour and 25 GB of disk the first time
 	@python3 tools/test.py
 
 test-integrations:    ## torch.distributed, vLLM, DeepSpeed, Ray and the Hub's libraries: part of `test`
