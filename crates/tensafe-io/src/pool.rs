@@ -224,8 +224,8 @@ pub(crate) fn claim(bytes: &mut [u8]) {
     }
 }
 
-/// Has the system make the pages that are not there yet in one call: an exception for each costs as much as the
-/// page. Where it cannot, as Miri and Linux before 5.14, the writes do it.
+/// Has the system make the pages that are not there yet in one call, not by an exception for each. Where it
+/// cannot, as Miri and Linux before 5.14, the writes do it.
 #[cfg(all(target_os = "linux", not(miri)))]
 fn populate(bytes: &mut [u8], page: usize) {
     use rustix::mm::{Advice, madvise};
