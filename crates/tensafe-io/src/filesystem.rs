@@ -39,14 +39,11 @@ impl FileSystem {
             0x0102_1997, // 9P
         ];
         const FUSE: u64 = 0x6573_5546;
-        let Ok(found) = rustix::fs::fstatfs(file) else {
-            return Self::Unknown;
-        };
-        // The field is signed on some platforms; the magic is its low 32 bits everywhere.
-        match u64::try_from(i128::from(found.f_type) & 0xffff_ffff) {
-            Ok(FUSE) => Self::UserSpace,
-            Ok(magic) if NETWORK.contains(&magic) => Self::Network,
-            _ => Self::Local,
+        match magic(file) {
+            None => Self::Unknown,
+            Some(FUSE) => Self::UserSpace,
+            Some(magic) if NETWORK.contains(&magic) => Self::Network,
+            Some(_) => Self::Local,
         }
     }
 
@@ -54,4 +51,25 @@ impl FileSystem {
     pub(crate) fn of(_: &File) -> Self {
         Self::Unknown
     }
+}
+
+/// Whether several threads that fill pages of a mapping are quicker than one that writes, as measured.
+#[cfg(all(target_os = "linux", not(miri)))]
+pub(crate) fn has_quick_pages(file: &File) -> bool {
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    matches!(magic(file), Some(EXT | XFS))
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+pub(crate) fn has_quick_pages(_: &File) -> bool {
+    false
+}
+
+/// The number that names the kind of file system.
+#[cfg(target_os = "linux")]
+fn magic(file: &File) -> Option<u64> {
+    let found = rustix::fs::fstatfs(file).ok()?;
+    // The field is signed on some platforms; the magic is its low 32 bits everywhere.
+    u64::try_from(i128::from(found.f_type) & 0xffff_ffff).ok()
 }

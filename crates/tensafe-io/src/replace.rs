@@ -22,7 +22,7 @@ use std::{
 use crate::{
     DirectWrites, Error, Sink, WriteControl,
     error::refusal,
-    write::{DirectFile, write_pieces},
+    write::{DirectFile, MappedFile, write_pieces},
 };
 
 /// Choices of a [`FileSink`].
@@ -206,6 +206,18 @@ impl FileSink {
         self.direct.as_ref()
     }
 
+    /// The file for writes through a mapping of its bytes `range`, where that is quicker.
+    pub(crate) fn mapped(&self, range: Range<u64>) -> Result<Option<MappedFile<'_>>, Error> {
+        if self.options.durable {
+            return Ok(None);
+        }
+        MappedFile::prepare(&self.file, range).map_err(|e| self.no_room(e))
+    }
+
+    fn no_room(&self, error: io::Error) -> Error {
+        Error::os("reserve room", Some(&self.target), error)
+    }
+
     /// The file that this will be.
     pub(crate) fn target(&self) -> &Path {
         &self.target
@@ -253,19 +265,10 @@ impl FileSink {
     /// A full disk is met here, before the first byte, where the file is durable and the file system
     /// can reserve.
     fn reserve(&self) -> Result<(), Error> {
-        // What nobody flushes is sooner in pages that have no place on the disk yet: where there was room
-        // for all, 2.2 s instead of 1.0 s for 2 GB.
-        #[cfg(target_os = "linux")]
-        if self.bytes > 0 && (self.options.durable || self.options.direct == DirectWrites::Always) {
-            use rustix::{fs::FallocateFlags, io::Errno};
-            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, self.bytes) {
-                Ok(()) => return Ok(()),
-                Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
-                    return Err(Error::os("reserve room", Some(&self.target), e.into()));
-                }
-                // The file system cannot: the length alone is set.
-                Err(_) => {}
-            }
+        // What nobody flushes has room reserved where it is written through a mapping.
+        let reserves = self.options.durable || self.options.direct == DirectWrites::Always;
+        if reserves && reserve(&self.file, 0..self.bytes).map_err(|e| self.no_room(e))? {
+            return Ok(());
         }
         self.file.set_len(self.bytes).map_err(|e| Error::os("set the length", Some(&self.target), e))
     }
@@ -332,6 +335,30 @@ impl Drop for FileSink {
             drop(fs::remove_file(&self.temporary));
         }
     }
+}
+
+/// Has the file system set room apart for the bytes `range` of a file, which is as long as its end then.
+/// `false` where it cannot.
+///
+/// # Errors
+/// There is no room.
+#[cfg(target_os = "linux")]
+pub(crate) fn reserve(file: &File, range: Range<u64>) -> io::Result<bool> {
+    use rustix::{fs::FallocateFlags, io::Errno};
+    if range.is_empty() {
+        return Ok(false);
+    }
+    let bytes = range.end.saturating_sub(range.start);
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, bytes) {
+        Ok(()) => Ok(true),
+        Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(e.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn reserve(_: &File, _: Range<u64>) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// The file that `path` leads to through symbolic links, whether it is there or not.

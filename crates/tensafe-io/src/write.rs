@@ -4,6 +4,7 @@
 
 mod direct;
 mod intervals;
+mod mapped;
 mod pieces;
 mod snapshot;
 mod writer;
@@ -16,7 +17,7 @@ use std::{
 
 use tensafe_format::{Layout, LayoutOptions, Metadata, TensorSpec};
 
-pub(crate) use self::{direct::DirectFile, pieces::write_pieces};
+pub(crate) use self::{direct::DirectFile, mapped::MappedFile, pieces::write_pieces};
 pub use self::{snapshot::snapshot, writer::TensorWriter};
 use crate::{Error, FileSink, ReplaceOptions, Sink as _};
 

@@ -1,10 +1,12 @@
-//! Many pieces of memory to a file: cut into blocks, which threads write, directly where it pays.
+//! Many pieces of memory to a file: cut into blocks, which threads write, directly or through a
+//! mapping where it pays.
 
 use std::ops::Range;
 
 use super::{
     WriteControl,
     direct::{DirectFile, MOST_SLABS, SLAB_BYTES},
+    mapped::{MappedFile, WINDOW_BYTES},
 };
 use crate::{Error, parallel::each, replace::FileSink};
 
@@ -25,23 +27,72 @@ pub(crate) fn write_pieces(
 ) -> Result<(), Error> {
     let mut pieces: Vec<_> = pieces.iter().copied().filter(|(_, bytes)| !bytes.is_empty()).collect();
     pieces.sort_unstable_by_key(|(offset, _)| *offset);
-    if let Some(last) = pieces.last() {
-        sink.check_range(&range_of(last))?;
-    }
+    let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(()) };
+    let span = first.0..range_of(last).end;
+    sink.check_range(&span)?;
     let total = pieces.iter().fold(0u64, |all, (_, bytes)| all.saturating_add(bytes.len() as u64));
-    // Direct writes wait for the disk more than they work. Buffered ones of a file take turns in the
-    // kernel: on a busy machine of two processors, two threads needed 2.0 s where one needed 1.0 s.
-    let (block_bytes, threads) = match sink.direct() {
-        Some(_) => (SLAB_BYTES as u64, MOST_SLABS),
-        None => (BUFFERED_BYTES, 1),
-    };
-    let threads = if total < WORTH_A_THREAD { 1 } else { threads };
-    each(blocks(&pieces, block_bytes), threads, |block| {
+    let means = Means::of(sink, span)?;
+    let threads = if total < WORTH_A_THREAD { 1 } else { means.threads() };
+    each(blocks(&pieces, means.block_bytes()), threads, |block| {
         control.check(sink.target())?;
-        write_block(sink, &block, &pieces)?;
+        means.write(sink, &block, &pieces)?;
         control.wrote(block.end.saturating_sub(block.start));
         Ok(())
     })
+}
+
+/// How the bytes get into the file, where it is possible.
+enum Means<'s> {
+    Direct(&'s DirectFile),
+    Mapped(MappedFile<'s>),
+    Buffered,
+}
+
+impl<'s> Means<'s> {
+    fn of(sink: &'s FileSink, span: Range<u64>) -> Result<Self, Error> {
+        if let Some(direct) = sink.direct() {
+            return Ok(Self::Direct(direct));
+        }
+        Ok(sink.mapped(span)?.map_or(Self::Buffered, Self::Mapped))
+    }
+
+    fn block_bytes(&self) -> u64 {
+        match self {
+            Self::Direct(_) => SLAB_BYTES as u64,
+            Self::Mapped(_) => WINDOW_BYTES,
+            Self::Buffered => BUFFERED_BYTES,
+        }
+    }
+
+    fn threads(&self) -> usize {
+        match self {
+            // They wait for the disk more than they work.
+            Self::Direct(_) => MOST_SLABS,
+            Self::Mapped(mapped) => mapped.threads,
+            // Those of a file take turns in the kernel: on a busy machine of two processors, two threads
+            // needed 2.0 s where one needed 1.0 s.
+            Self::Buffered => 1,
+        }
+    }
+
+    fn write(&self, sink: &FileSink, block: &Range<u64>, pieces: &[Piece<'_>]) -> Result<(), Error> {
+        match self {
+            Self::Direct(direct) => {
+                let body = direct.body(block);
+                write_buffered(sink, &(block.start..body.start), pieces)?;
+                let taken = if body.is_empty() { 0 } else { write_direct(sink, direct, &body, pieces)? };
+                write_buffered(sink, &(body.start.saturating_add(taken)..block.end), pieces)
+            }
+            Self::Mapped(mapped) => {
+                let turn = mapped.turn.try_lock();
+                if turn.is_err() && mapped.write(block, parts(pieces, block)) {
+                    return Ok(());
+                }
+                write_buffered(sink, block, pieces)
+            }
+            Self::Buffered => write_buffered(sink, block, pieces),
+        }
+    }
 }
 
 fn range_of(piece: &Piece<'_>) -> Range<u64> {
@@ -67,16 +118,6 @@ fn blocks(pieces: &[Piece<'_>], most: u64) -> Vec<Range<u64>> {
         }
     }
     blocks
-}
-
-fn write_block(sink: &FileSink, block: &Range<u64>, pieces: &[Piece<'_>]) -> Result<(), Error> {
-    let direct = sink.direct().map(|direct| (direct, direct.body(block)));
-    let Some((direct, body)) = direct.filter(|(_, body)| !body.is_empty()) else {
-        return write_buffered(sink, block, pieces);
-    };
-    write_buffered(sink, &(block.start..body.start), pieces)?;
-    let taken = write_direct(sink, direct, &body, pieces)?;
-    write_buffered(sink, &(body.start.saturating_add(taken)..block.end), pieces)
 }
 
 /// Returns how many of the bytes were written: fewer than all where nothing but a buffered write can.

@@ -224,3 +224,26 @@ fn the_data_section_starts_where_it_is_asked_to() {
         assert_eq!(*file.tensor("t").unwrap(), [1, 2, 3]);
     }
 }
+
+#[test]
+fn large_files_that_are_not_flushed_hold_what_was_written() {
+    const MIB: usize = 1 << 20;
+    let directory = directory();
+    let path = directory.path().join("file");
+    let data: Vec<u8> = (0..50 * MIB).map(|i| (i % 251) as u8).collect();
+    // Pieces that touch, with odd borders, a gap, a piece across windows, and one at the very end.
+    let cuts =
+        [0..3, 3..5 * MIB + 1, 5 * MIB + 1..9 * MIB, 9 * MIB + 77..42 * MIB + 5, 50 * MIB - 2..50 * MIB];
+    let mut expected = vec![0; data.len()];
+    let mut pieces = Vec::new();
+    for cut in cuts.iter().rev() {
+        expected[cut.clone()].copy_from_slice(&data[cut.clone()]);
+        pieces.push((cut.start as u64, &data[cut.clone()]));
+    }
+    let options = ReplaceOptions::default().with_durable(false);
+    let mut sink = FileSink::create(&path, data.len() as u64, options).unwrap();
+    sink.write_pieces(&pieces, &Default::default()).unwrap();
+    sink.commit().unwrap();
+    assert!(fs::read(&path).unwrap() == expected);
+    assert_eq!(names_in(directory.path()), ["file"]);
+}
