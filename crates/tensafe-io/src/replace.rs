@@ -76,6 +76,9 @@ pub struct FileSink {
     ending: Ending,
     options: ReplaceOptions,
     direct: Option<DirectFile>,
+    mapped: Option<MappedFile>,
+    /// Whether a file was there.
+    replaces: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -136,13 +139,17 @@ impl FileSink {
             Some(token) => shared_in(&directory, &target, token)?,
             None => temporary_in(&directory, &target)?,
         };
-        let mut sink = Self { file, temporary, target, bytes, ending, options, direct: None };
+        let mut sink = Self::new(file, temporary, target, bytes, ending, options);
+        sink.replaces = there.is_some() && !streams;
         if let Some(metadata) = there.filter(|_| !streams) {
             sink.keep_mode(&metadata)?;
         }
         sink.reserve()?;
         // What is streamed is read back, from the page cache at best.
         sink.open_direct(!streams);
+        if !options.durable && sink.direct.is_none() && token.is_none() && !streams {
+            sink.mapped = MappedFile::of(&sink.file, bytes);
+        }
         Ok(sink)
     }
 
@@ -176,9 +183,20 @@ impl FileSink {
         if start != header {
             return Err(Error::not_joined(&temporary, "header"));
         }
-        let mut sink = Self { file, temporary, target, bytes, ending: Ending::Joined, options, direct: None };
+        let mut sink = Self::new(file, temporary, target, bytes, Ending::Joined, options);
         sink.open_direct(true);
         Ok(sink)
+    }
+
+    fn new(
+        file: File,
+        temporary: PathBuf,
+        target: PathBuf,
+        bytes: u64,
+        ending: Ending,
+        options: ReplaceOptions,
+    ) -> Self {
+        Self { file, temporary, target, bytes, ending, options, direct: None, mapped: None, replaces: false }
     }
 
     fn open_direct(&mut self, possible: bool) {
@@ -187,17 +205,18 @@ impl FileSink {
         }
     }
 
-    /// Writes pieces of memory to their offsets, in parallel, where it pays by the page cache. They
-    /// may come in any order and do not overlap.
+    /// Writes pieces of memory to their offsets, in parallel, where it pays past the page cache. They
+    /// may come in any order.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io), [`Usage`](crate::ErrorKind::Usage) beyond the length, and
-    /// [`Cancelled`](crate::ErrorKind::Cancelled) as `control` says. No block is begun after the first
-    /// that failed, and none is being written when this returns.
+    /// [`Io`](crate::ErrorKind::Io), [`Usage`](crate::ErrorKind::Usage) for pieces that overlap or go
+    /// beyond the length, and [`Cancelled`](crate::ErrorKind::Cancelled) as `control` says. No block is
+    /// begun after the first that failed, and none is being written when this returns.
     ///
     /// # Cost
-    /// Blocks. Direct writes of more than 4 MiB have threads of their own; all those of a file share at
-    /// most 16 MiB of memory.
+    /// Blocks. More than 4 MiB have up to four threads where they are written directly, or on ext4 and XFS
+    /// to a file of 32 MiB or more that is not durable, for which room is reserved then. All direct writes
+    /// of a file share at most 16 MiB of memory.
     pub fn write_pieces(&self, pieces: &[(u64, &[u8])], control: &WriteControl<'_>) -> Result<(), Error> {
         write_pieces(self, pieces, control)
     }
@@ -206,12 +225,17 @@ impl FileSink {
         self.direct.as_ref()
     }
 
-    /// The file for writes through a mapping of its bytes `range`, where that is quicker.
-    pub(crate) fn mapped(&self, range: Range<u64>) -> Result<Option<MappedFile<'_>>, Error> {
-        if self.options.durable {
-            return Ok(None);
-        }
-        MappedFile::prepare(&self.file, range).map_err(|e| self.no_room(e))
+    pub(crate) fn mapped(&self) -> Option<&MappedFile> {
+        self.mapped.as_ref()
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Calls what fails where the disk has no room.
+    pub(crate) fn with_room<T>(&self, reserve: impl FnOnce(&File) -> io::Result<T>) -> Result<T, Error> {
+        reserve(&self.file).map_err(|e| self.no_room(e))
     }
 
     fn no_room(&self, error: io::Error) -> Error {
@@ -303,6 +327,8 @@ impl Sink for FileSink {
             Ending::Rename => {
                 if self.options.durable {
                     self.flush()?;
+                } else if let Some(mapped) = self.mapped.as_ref().filter(|_| self.replaces) {
+                    mapped.begin_flush(&self.file);
                 }
                 fs::rename(&self.temporary, &self.target)
                     .map_err(|e| failed("rename to", &self.target, e))?;

@@ -9,10 +9,20 @@
 //! What goes wrong in memory that is a file is a signal, not an error. So room is reserved before; and
 //! a call makes the pages that says where it cannot: those bytes are then written, and the write tells
 //! what is the matter. What is left is a disk that fails, or somebody else who shortens the temporary
-//! file, in the moment between the making of pages and the copy into them.
+//! file, in the moment between the making of pages and the copy into them; and tensors that are mapped
+//! from a file that was cut short, as wherever they are touched.
 #![allow(unsafe_code, reason = "a copy into a file that is mapped goes by addresses")]
 
-use std::{fs::File, io, ops::Range, ptr, sync::Mutex};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    ptr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use memmap2::MmapRaw;
 
@@ -23,51 +33,102 @@ use crate::{filesystem, parallel::processors, replace::reserve};
 pub(super) const WINDOW_BYTES: u64 = 8 << 20;
 
 /// Bytes below which a mapping costs more than a write.
-#[cfg(target_os = "linux")]
-const LEAST_BYTES: usize = 1 << 20;
+const LEAST_BYTES: u64 = 1 << 20;
 
-/// Threads at most. More than two were measured on two processors alone, where they were slower.
+/// Threads of a call at most. Measured with two processors, where more than two were slower.
 const MOST_THREADS: usize = 4;
 
-/// A file with room for what will be written to its pages.
+/// What the threads share that fill a file.
 #[derive(Debug)]
-pub(crate) struct MappedFile<'f> {
-    file: &'f File,
+pub(crate) struct MappedFile {
     /// Held by the thread that writes.
-    pub(super) turn: Mutex<()>,
+    turn: Mutex<()>,
+    /// The kernel makes no pages of this file when asked.
+    refused: AtomicBool,
+    reserved: AtomicBool,
     pub(super) threads: usize,
 }
 
-impl<'f> MappedFile<'f> {
-    /// Reserves room for the bytes `range` of a file that nobody flushes; `None` where writes are
-    /// better.
+impl MappedFile {
+    /// For a file of `bytes` bytes that this process alone writes and nobody flushes; `None` where
+    /// writes are better.
+    pub(crate) fn of(file: &File, bytes: u64) -> Option<Self> {
+        if bytes < DirectWrites::LARGE_BYTES || !filesystem::has_quick_pages(file) {
+            return None;
+        }
+        let threads = processors().min(MOST_THREADS);
+        (threads > 1).then(|| Self::with(threads))
+    }
+
+    fn with(threads: usize) -> Self {
+        let flag = AtomicBool::default;
+        Self { turn: Mutex::default(), refused: flag(), reserved: flag(), threads }
+    }
+
+    /// Reserves room for those of the ranges that are worth a mapping. Whether there are any.
     ///
     /// # Errors
     /// The disk has no room.
-    pub(crate) fn prepare(file: &'f File, range: Range<u64>) -> io::Result<Option<Self>> {
-        let threads = processors().min(MOST_THREADS);
-        let bytes = range.end.saturating_sub(range.start);
-        if threads < 2 || bytes < DirectWrites::LARGE_BYTES || !filesystem::has_quick_pages(file) {
-            return Ok(None);
+    pub(super) fn prepare(&self, file: &File, runs: &[Range<u64>]) -> io::Result<bool> {
+        let mut worth = false;
+        for run in runs.iter().filter(|run| run.end.saturating_sub(run.start) >= LEAST_BYTES) {
+            if self.refused.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            if !reserve(file, run.clone())? {
+                self.refused.store(true, Ordering::Relaxed);
+                return Ok(false);
+            }
+            self.reserved.store(true, Ordering::Relaxed);
+            worth = true;
         }
-        Ok(reserve(file, range)?.then(|| Self { file, turn: Mutex::default(), threads }))
+        Ok(worth)
     }
 
-    /// Copies the parts of `block` into the file. `false`: they are yet to be written.
-    pub(super) fn write<'d>(&self, block: &Range<u64>, parts: impl Iterator<Item = Piece<'d>>) -> bool {
-        let Some(map) = pages(self.file, block) else { return false };
+    /// Copies the parts of `block` into the file, unless it is this thread's turn to write, which it
+    /// returns.
+    pub(super) fn write<'d>(
+        &self,
+        file: &File,
+        block: &Range<u64>,
+        parts: impl Iterator<Item = Piece<'d>>,
+    ) -> Option<MutexGuard<'_, ()>> {
+        match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(_) if self.copy(file, block, parts) => None,
+            Err(_) => Some(self.turn.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    /// `false`: the bytes are yet to be written.
+    fn copy<'d>(&self, file: &File, block: &Range<u64>, parts: impl Iterator<Item = Piece<'d>>) -> bool {
+        let bytes = block.end.saturating_sub(block.start);
+        if bytes < LEAST_BYTES || self.refused.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Some(map) = pages(file, block) else {
+            self.refused.store(true, Ordering::Relaxed);
+            return false;
+        };
         for (offset, part) in parts {
             let at = usize::try_from(offset.saturating_sub(block.start)).unwrap_or(usize::MAX);
             if at.checked_add(part.len()).is_none_or(|end| end > map.len()) {
                 return false;
             }
             let place = map.as_mut_ptr().wrapping_add(at);
-            // SAFETY: the part ends within the mapping, of which nobody has a reference. Its bytes are
-            // written by this thread alone: blocks do not overlap, and whoever else has the temporary file
-            // open agreed on other bytes.
+            // SAFETY: the part ends within the mapping, of which nobody has a reference and nobody else
+            // in this process the addresses. The pages are there.
             unsafe { ptr::copy_nonoverlapping(part.as_ptr(), place, part.len()) };
         }
         true
+    }
+
+    /// Has the disk begin, before a file that is there is replaced. The file system does so by itself
+    /// for bytes that have no room yet, lest a crash leave neither the old file nor the new.
+    pub(crate) fn begin_flush(&self, file: &File) {
+        if self.reserved.load(Ordering::Relaxed) {
+            begin_flush(file);
+        }
     }
 }
 
@@ -75,13 +136,18 @@ impl<'f> MappedFile<'f> {
 #[cfg(target_os = "linux")]
 fn pages(file: &File, block: &Range<u64>) -> Option<MmapRaw> {
     use memmap2::{Advice, MmapOptions};
+    /// With pages of 64 KiB a huge one has 512 MiB, and the kernel reads ahead as much.
+    const SMALL_PAGE: usize = 4 << 10;
     let len = usize::try_from(block.end.saturating_sub(block.start)).ok()?;
-    if len < LEAST_BYTES {
+    // An emulator may accept advice that it does not follow.
+    if file.metadata().ok()?.len() < block.end {
         return None;
     }
     let map = MmapOptions::new().offset(block.start).len(len).map_raw(file).ok()?;
-    // Advice: a kernel without huge pages refuses it.
-    drop(map.advise(Advice::HugePage));
+    if rustix::param::page_size() == SMALL_PAGE {
+        // Advice: a kernel without huge pages refuses it.
+        drop(map.advise(Advice::HugePage));
+    }
     map.advise(Advice::PopulateWrite).ok()?;
     Some(map)
 }
@@ -91,32 +157,65 @@ fn pages(_: &File, _: &Range<u64>) -> Option<MmapRaw> {
     None
 }
 
+#[cfg(target_os = "linux")]
+fn begin_flush(file: &File) {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: the descriptor is open for as long as the file is borrowed. What it returns is of no use:
+    // the file is not durable, and a flush that fails is told to who flushes.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn begin_flush(_: &File) {}
+
 #[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
-    use super::{DirectWrites, MappedFile, Mutex, WINDOW_BYTES, pages};
+    use super::{DirectWrites, MappedFile, WINDOW_BYTES, pages};
 
     #[test]
     fn bytes_that_the_file_does_not_have_are_no_signal() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(WINDOW_BYTES).unwrap();
-        assert!(pages(file.as_file(), &(1..WINDOW_BYTES)).is_some());
-        assert!(pages(file.as_file(), &(WINDOW_BYTES..2 * WINDOW_BYTES)).is_none());
-        assert!(pages(file.as_file(), &(0..2 * WINDOW_BYTES)).is_none());
-        let mapped = MappedFile { file: file.as_file(), turn: Mutex::default(), threads: 2 };
-        assert!(!mapped.write(&(0..2 * WINDOW_BYTES), [(0, &b"data"[..])].into_iter()));
-        assert!(!mapped.write(&(0..WINDOW_BYTES), [(WINDOW_BYTES - 1, &b"data"[..])].into_iter()));
-        assert!(mapped.write(&(0..WINDOW_BYTES), [(WINDOW_BYTES - 4, &b"data"[..])].into_iter()));
-        let found = std::fs::read(file.path()).unwrap();
-        assert!(found.ends_with(b"\0data") && found.len() as u64 == WINDOW_BYTES);
+        let file = file.as_file();
+        file.set_len(WINDOW_BYTES).unwrap();
+        assert!(pages(file, &(WINDOW_BYTES..2 * WINDOW_BYTES)).is_none());
+        assert!(pages(file, &(0..2 * WINDOW_BYTES)).is_none());
+        let mapped = MappedFile::with(2);
+        assert!(!mapped.copy(file, &(0..2 * WINDOW_BYTES), [(0, &b"data"[..])].into_iter()));
+        assert!(!mapped.copy(file, &(0..WINDOW_BYTES), [(0, &b"data"[..])].into_iter()), "refused once");
+    }
+
+    #[test]
+    fn who_has_no_turn_maps_and_leaves_the_bytes_around_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![7; 4 << 20]).unwrap();
+        let (file, path) = (file.as_file(), file.path());
+        let block = 4097..(3 << 20) + 5;
+        if pages(file, &block).is_none() {
+            return; // Linux before 5.14.
+        }
+        let mapped = MappedFile::with(2);
+        let parts = || [(4097, &b"first"[..]), (block.end - 4, b"last")].into_iter();
+        let turn = mapped.write(file, &block, parts()).expect("nobody writes");
+        assert!(mapped.write(file, &block, parts()).is_none(), "it was copied");
+        drop(turn);
+        assert!(!mapped.copy(file, &block, [(block.end - 3, &b"last"[..])].into_iter()), "beyond");
+        let mut expected = vec![7; 4 << 20];
+        expected[4097..4102].copy_from_slice(b"first");
+        expected[(3 << 20) + 1..(3 << 20) + 5].copy_from_slice(b"last");
+        assert!(std::fs::read(path).unwrap() == expected);
     }
 
     #[test]
     fn room_that_is_not_there_is_an_error_and_small_files_are_written() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let small = MappedFile::prepare(file.as_file(), 0..DirectWrites::LARGE_BYTES - 1).unwrap();
-        assert!(small.is_none());
-        match MappedFile::prepare(file.as_file(), 0..1 << 60) {
-            Ok(mapped) => assert!(mapped.is_none(), "the file system or the processor is one without"),
+        let file = file.as_file();
+        assert!(MappedFile::of(file, DirectWrites::LARGE_BYTES - 1).is_none());
+        let mapped = MappedFile::with(2);
+        assert!(!mapped.prepare(file, &[0..1, 5..500_000]).unwrap());
+        // More than any file system has, or one that cannot reserve.
+        let (beyond, some) = (4096..4096 + i64::MAX.unsigned_abs(), 0..1 << 20);
+        match mapped.prepare(file, std::slice::from_ref(&beyond)) {
+            Ok(worth) => assert!(!worth && !mapped.prepare(file, std::slice::from_ref(&some)).unwrap()),
             Err(e) => assert!(e.raw_os_error().is_some()),
         }
     }

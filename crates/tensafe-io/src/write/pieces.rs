@@ -27,13 +27,19 @@ pub(crate) fn write_pieces(
 ) -> Result<(), Error> {
     let mut pieces: Vec<_> = pieces.iter().copied().filter(|(_, bytes)| !bytes.is_empty()).collect();
     pieces.sort_unstable_by_key(|(offset, _)| *offset);
-    let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(()) };
-    let span = first.0..range_of(last).end;
-    sink.check_range(&span)?;
+    let mut end = 0;
+    for range in pieces.iter().map(range_of) {
+        sink.check_range(&range)?;
+        if range.start < end {
+            return Err(Error::written_twice(sink.target(), range.start..end.min(range.end)));
+        }
+        end = range.end;
+    }
+    let runs = runs(&pieces);
     let total = pieces.iter().fold(0u64, |all, (_, bytes)| all.saturating_add(bytes.len() as u64));
-    let means = Means::of(sink, span)?;
+    let means = if total < WORTH_A_THREAD { Means::small(sink) } else { Means::large(sink, &runs)? };
     let threads = if total < WORTH_A_THREAD { 1 } else { means.threads() };
-    each(blocks(&pieces, means.block_bytes()), threads, |block| {
+    each(blocks(runs, means.block_bytes()), threads, |block| {
         control.check(sink.target())?;
         means.write(sink, &block, &pieces)?;
         control.wrote(block.end.saturating_sub(block.start));
@@ -44,16 +50,20 @@ pub(crate) fn write_pieces(
 /// How the bytes get into the file, where it is possible.
 enum Means<'s> {
     Direct(&'s DirectFile),
-    Mapped(MappedFile<'s>),
+    Mapped(&'s MappedFile),
     Buffered,
 }
 
 impl<'s> Means<'s> {
-    fn of(sink: &'s FileSink, span: Range<u64>) -> Result<Self, Error> {
-        if let Some(direct) = sink.direct() {
-            return Ok(Self::Direct(direct));
+    fn small(sink: &'s FileSink) -> Self {
+        sink.direct().map_or(Self::Buffered, Self::Direct)
+    }
+
+    fn large(sink: &'s FileSink, runs: &[Range<u64>]) -> Result<Self, Error> {
+        match sink.mapped() {
+            Some(mapped) if sink.with_room(|file| mapped.prepare(file, runs))? => Ok(Self::Mapped(mapped)),
+            _ => Ok(Self::small(sink)),
         }
-        Ok(sink.mapped(span)?.map_or(Self::Buffered, Self::Mapped))
     }
 
     fn block_bytes(&self) -> u64 {
@@ -83,13 +93,10 @@ impl<'s> Means<'s> {
                 let taken = if body.is_empty() { 0 } else { write_direct(sink, direct, &body, pieces)? };
                 write_buffered(sink, &(body.start.saturating_add(taken)..block.end), pieces)
             }
-            Self::Mapped(mapped) => {
-                let turn = mapped.turn.try_lock();
-                if turn.is_err() && mapped.write(block, parts(pieces, block)) {
-                    return Ok(());
-                }
-                write_buffered(sink, block, pieces)
-            }
+            Self::Mapped(mapped) => match mapped.write(sink.file(), block, parts(pieces, block)) {
+                Some(_turn) => write_buffered(sink, block, pieces),
+                None => Ok(()),
+            },
             Self::Buffered => write_buffered(sink, block, pieces),
         }
     }
@@ -99,9 +106,8 @@ fn range_of(piece: &Piece<'_>) -> Range<u64> {
     piece.0..piece.0.saturating_add(piece.1.len() as u64)
 }
 
-/// What the pieces cover, cut where they do not touch and at every multiple of `most` bytes of the
-/// file.
-fn blocks(pieces: &[Piece<'_>], most: u64) -> Vec<Range<u64>> {
+/// What the pieces cover, cut where they do not touch.
+fn runs(pieces: &[Piece<'_>]) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for range in pieces.iter().map(range_of) {
         match runs.last_mut().filter(|run| run.end == range.start) {
@@ -109,6 +115,11 @@ fn blocks(pieces: &[Piece<'_>], most: u64) -> Vec<Range<u64>> {
             None => runs.push(range),
         }
     }
+    runs
+}
+
+/// The ranges, cut at every multiple of `most` bytes of the file.
+fn blocks(runs: Vec<Range<u64>>, most: u64) -> Vec<Range<u64>> {
     let mut blocks = Vec::new();
     for mut run in runs {
         while run.start < run.end {
@@ -166,7 +177,7 @@ fn parts<'p, 'd>(
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Piece, blocks, parts};
+    use super::{Piece, blocks, parts, runs};
 
     proptest! {
         #[test]
@@ -183,7 +194,7 @@ mod tests {
                 at += len as u64;
             }
             let mut covered = vec![0u8; usize::try_from(at).unwrap()];
-            for block in blocks(&pieces, most) {
+            for block in blocks(runs(&pieces), most) {
                 prop_assert!(block.start < block.end && block.start / most == (block.end - 1) / most);
                 let mut expected = block.start;
                 for (offset, part) in parts(&pieces, &block) {

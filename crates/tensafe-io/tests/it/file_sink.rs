@@ -233,7 +233,7 @@ fn large_files_that_are_not_flushed_hold_what_was_written() {
     let data: Vec<u8> = (0..50 * MIB).map(|i| (i % 251) as u8).collect();
     // Pieces that touch, with odd borders, a gap, a piece across windows, and one at the very end.
     let cuts =
-        [0..3, 3..5 * MIB + 1, 5 * MIB + 1..9 * MIB, 9 * MIB + 77..42 * MIB + 5, 50 * MIB - 2..50 * MIB];
+        [0..3, 3..5 * MIB + 1, 5 * MIB + 1..9 * MIB + 10, 9 * MIB + 77..42 * MIB + 5, 50 * MIB - 2..50 * MIB];
     let mut expected = vec![0; data.len()];
     let mut pieces = Vec::new();
     for cut in cuts.iter().rev() {
@@ -246,4 +246,17 @@ fn large_files_that_are_not_flushed_hold_what_was_written() {
     sink.commit().unwrap();
     assert!(fs::read(&path).unwrap() == expected);
     assert_eq!(names_in(directory.path()), ["file"]);
+}
+
+#[test]
+fn pieces_that_overlap_are_refused_before_a_byte_is_written() {
+    let directory = directory();
+    let path = directory.path().join("file");
+    let sink = FileSink::create(&path, 10, Default::default()).unwrap();
+    let error = sink.write_pieces(&[(4, b"cde"), (0, b"abcde")], &Default::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+    assert!(error.to_string().contains("4..5"), "{error}");
+    // The longer of two, which comes first, ends beyond the file.
+    let error = sink.write_pieces(&[(8, b"i"), (0, b"abcdefghijk")], &Default::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
 }
