@@ -204,6 +204,13 @@ def test_a_flush_that_fails_is_an_error(drive):
     assert [row["right"] for row in drive("quick", "flush", errno.EIO, attempts=1)] == [True]
 
 
+def test_the_disk_begins_before_a_file_is_replaced_and_nobody_waits(drive, tmp_path):
+    (row,) = drive("quick", "begin_flush", errno.EIO, attempts=1)
+    assert row["right"] and bool(row["fired"]) == maps_saves(tmp_path), row
+    (row,) = drive("durable", "begin_flush", errno.EIO, attempts=1)
+    assert row["right"] and not row["fired"], row
+
+
 @pytest.mark.parametrize("operation", SAVES)
 @pytest.mark.parametrize(
     ("call", "error", "count"),

@@ -122,6 +122,14 @@ TRANSFER(pwrite64, const void *)
 FLUSH(fsync)
 FLUSH(fdatasync)
 
+int sync_file_range(int file, off_t offset, off_t length, unsigned int flags) {
+    if (is_armed("begin_flush") && file_matches(file) && due()) {
+        errno = fails_with;
+        return -1;
+    }
+    return ORIGINAL(sync_file_range)(file, offset, length, flags);
+}
+
 int ftruncate64(int file, off_t length) {
     if (is_armed("ftruncate") && file_matches(file) && due()) {
         errno = fails_with;
