@@ -47,7 +47,7 @@ fmt:                 ## format Rust and Python
 	@cargo fmt
 	@.venv/main/bin/python -m ruff format .
 
-tsan:                 ## the executor under ThreadSanitizer; needs nightly and rust-src (also: tools/sanitize.sh address|miri)
+tsan:                 ## the executor and the writer under ThreadSanitizer; needs nightly and rust-src (also: tools/sanitize.sh address|miri)
 	@tools/sanitize.sh thread
 
 clean:                 ## remove what was built; .venv stays

@@ -13,6 +13,8 @@ thread | address)
     RUSTFLAGS="-Zsanitizer=$1" CARGO_TARGET_DIR="target/$1-sanitizer" \
         cargo +nightly test -Zbuild-std --target "$target" -p tensafe-io --test it -- \
         plan:: file_sink:: tensor_writer:: direct::
+    RUSTFLAGS="-Zsanitizer=$1" CARGO_TARGET_DIR="target/$1-sanitizer" \
+        cargo +nightly test -Zbuild-std --target "$target" -p tensafe-io --lib -- write::
     ;;
 miri)
     # Small properties, and the executor over memory: there are no files for the interpreter.

@@ -60,6 +60,7 @@ enum Detail {
     Cancelled,
     WriteCancelled { path: PathBuf },
     WrittenTwice { path: PathBuf, range: Range<u64> },
+    Overlap { path: PathBuf, range: Range<u64> },
     Incomplete { path: PathBuf, tensor: Option<String>, range: Range<u64>, missing: u64 },
     NotJoined { path: PathBuf, what: &'static str },
     Token { token: String },
@@ -199,6 +200,11 @@ impl Error {
         Self::new(Detail::WrittenTwice { path: path.into(), range })
     }
 
+    /// Two pieces of one write have bytes of the file in common.
+    pub(crate) fn overlap(path: &Path, range: Range<u64>) -> Self {
+        Self::new(Detail::Overlap { path: path.into(), range })
+    }
+
     /// A file was finished before all of its bytes were written: the first range, and how many.
     pub(crate) fn incomplete(path: &Path, tensor: Option<&str>, range: Range<u64>, missing: u64) -> Self {
         let tensor = tensor.map(str::to_owned);
@@ -254,6 +260,7 @@ impl Error {
             | Detail::Destination { .. }
             | Detail::NoStager { .. }
             | Detail::WrittenTwice { .. }
+            | Detail::Overlap { .. }
             | Detail::Incomplete { .. }
             | Detail::NotJoined { .. }
             | Detail::Token { .. } => ErrorKind::Usage,
@@ -277,6 +284,7 @@ impl Error {
             | Detail::NotRegular { path }
             | Detail::WriteCancelled { path }
             | Detail::WrittenTwice { path, .. }
+            | Detail::Overlap { path, .. }
             | Detail::Incomplete { path, .. }
             | Detail::NotJoined { path, .. } => Some(path),
             Detail::Os { path, .. }
@@ -460,6 +468,9 @@ impl fmt::Display for Error {
             }
             Detail::WrittenTwice { path, range } => {
                 write!(f, "{}: bytes {}..{} are written already", path.display(), range.start, range.end)
+            }
+            Detail::Overlap { path, range } => {
+                write!(f, "{}: bytes {}..{} are in two pieces", path.display(), range.start, range.end)
             }
             Detail::Incomplete { path, tensor, range, missing } => {
                 write!(

@@ -56,7 +56,6 @@ impl FileSystem {
 /// Whether several threads that fill pages of a mapping are quicker than one that writes, as measured.
 #[cfg(all(target_os = "linux", not(miri)))]
 pub(crate) fn has_quick_pages(file: &File) -> bool {
-    const EXT: u64 = 0xef53;
     const XFS: u64 = 0x5846_5342;
     matches!(magic(file), Some(EXT | XFS))
 }
@@ -65,6 +64,17 @@ pub(crate) fn has_quick_pages(file: &File) -> bool {
 pub(crate) fn has_quick_pages(_: &File) -> bool {
     false
 }
+
+/// Whether the file system starts writeback of a file that replaces another, where it has no room on
+/// the disk yet: ext4, unless it is told not to.
+#[cfg(target_os = "linux")]
+pub(crate) fn flushes_what_replaces(file: &File) -> bool {
+    magic(file) == Some(EXT)
+}
+
+/// ext2 to ext4.
+#[cfg(target_os = "linux")]
+const EXT: u64 = 0xef53;
 
 /// The number that names the kind of file system.
 #[cfg(target_os = "linux")]

@@ -22,7 +22,7 @@ use std::{
 use crate::{
     DirectWrites, Error, Sink, WriteControl,
     error::refusal,
-    write::{DirectFile, MappedFile, write_pieces},
+    write::{DirectFile, MappedFile, start_writeback, write_pieces},
 };
 
 /// Choices of a [`FileSink`].
@@ -77,8 +77,6 @@ pub struct FileSink {
     options: ReplaceOptions,
     direct: Option<DirectFile>,
     mapped: Option<MappedFile>,
-    /// Whether a file was there.
-    replaces: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -140,7 +138,6 @@ impl FileSink {
             None => temporary_in(&directory, &target)?,
         };
         let mut sink = Self::new(file, temporary, target, bytes, ending, options);
-        sink.replaces = there.is_some() && !streams;
         if let Some(metadata) = there.filter(|_| !streams) {
             sink.keep_mode(&metadata)?;
         }
@@ -196,7 +193,7 @@ impl FileSink {
         ending: Ending,
         options: ReplaceOptions,
     ) -> Self {
-        Self { file, temporary, target, bytes, ending, options, direct: None, mapped: None, replaces: false }
+        Self { file, temporary, target, bytes, ending, options, direct: None, mapped: None }
     }
 
     fn open_direct(&mut self, possible: bool) {
@@ -205,18 +202,21 @@ impl FileSink {
         }
     }
 
-    /// Writes pieces of memory to their offsets, in parallel, where it pays past the page cache. They
-    /// may come in any order.
+    /// Writes pieces of memory to their offsets, past the page cache or by several threads where it
+    /// pays. They may come in any order. What calls at the same time write to the same bytes is one's or
+    /// the other's, or some of both.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io), [`Usage`](crate::ErrorKind::Usage) for pieces that overlap or go
-    /// beyond the length, and [`Cancelled`](crate::ErrorKind::Cancelled) as `control` says. No block is
-    /// begun after the first that failed, and none is being written when this returns.
+    /// beyond the length, and [`Cancelled`](crate::ErrorKind::Cancelled) as `control` says. After the
+    /// first that failed only blocks under way are still written, and none when this returns. Where a
+    /// piece is mapped from a file that was cut short, or, on ext4 and XFS, the disk fails while a file
+    /// that is not durable is written, the process may end by SIGBUS.
     ///
     /// # Cost
-    /// Blocks. More than 4 MiB have up to four threads where they are written directly, or on ext4 and XFS
-    /// to a file of 32 MiB or more that is not durable, for which room is reserved then. All direct writes
-    /// of a file share at most 16 MiB of memory.
+    /// Blocks. 4 MiB or more have up to four threads where they are written directly, or on ext4 and XFS
+    /// to a file of 32 MiB or more that is not durable and not shared, for which room is reserved then.
+    /// All direct writes of a file share at most 16 MiB of memory.
     pub fn write_pieces(&self, pieces: &[(u64, &[u8])], control: &WriteControl<'_>) -> Result<(), Error> {
         write_pieces(self, pieces, control)
     }
@@ -233,7 +233,7 @@ impl FileSink {
         &self.file
     }
 
-    /// Calls what fails where the disk has no room.
+    /// Runs `reserve`, whose error is that of a full disk.
     pub(crate) fn with_room<T>(&self, reserve: impl FnOnce(&File) -> io::Result<T>) -> Result<T, Error> {
         reserve(&self.file).map_err(|e| self.no_room(e))
     }
@@ -289,7 +289,8 @@ impl FileSink {
     /// A full disk is met here, before the first byte, where the file is durable and the file system
     /// can reserve.
     fn reserve(&self) -> Result<(), Error> {
-        // What nobody flushes has room reserved where it is written through a mapping.
+        // Of other files only what is written through a mapping has room reserved: files with holes
+        // stay files with holes.
         let reserves = self.options.durable || self.options.direct == DirectWrites::Always;
         if reserves && reserve(&self.file, 0..self.bytes).map_err(|e| self.no_room(e))? {
             return Ok(());
@@ -327,8 +328,8 @@ impl Sink for FileSink {
             Ending::Rename => {
                 if self.options.durable {
                     self.flush()?;
-                } else if let Some(mapped) = self.mapped.as_ref().filter(|_| self.replaces) {
-                    mapped.begin_flush(&self.file);
+                } else if self.mapped.is_some() && fs::symlink_metadata(&self.target).is_ok() {
+                    start_writeback(&self.file);
                 }
                 fs::rename(&self.temporary, &self.target)
                     .map_err(|e| failed("rename to", &self.target, e))?;
@@ -363,7 +364,7 @@ impl Drop for FileSink {
     }
 }
 
-/// Has the file system set room apart for the bytes `range` of a file, which is as long as its end then.
+/// Has the file system set room apart for the bytes `range` of a file, which is at least as long as its end then.
 /// `false` where it cannot.
 ///
 /// # Errors
@@ -375,7 +376,8 @@ pub(crate) fn reserve(file: &File, range: Range<u64>) -> io::Result<bool> {
         return Ok(false);
     }
     let bytes = range.end.saturating_sub(range.start);
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, bytes) {
+    let reserved = || rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, bytes);
+    match rustix::io::retry_on_intr(reserved) {
         Ok(()) => Ok(true),
         Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(e.into()),
         Err(_) => Ok(false),

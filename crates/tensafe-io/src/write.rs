@@ -17,7 +17,11 @@ use std::{
 
 use tensafe_format::{Layout, LayoutOptions, Metadata, TensorSpec};
 
-pub(crate) use self::{direct::DirectFile, mapped::MappedFile, pieces::write_pieces};
+pub(crate) use self::{
+    direct::DirectFile,
+    mapped::{MappedFile, start_writeback},
+    pieces::write_pieces,
+};
 pub use self::{snapshot::snapshot, writer::TensorWriter};
 use crate::{Error, FileSink, ReplaceOptions, Sink as _};
 

@@ -123,7 +123,7 @@ FLUSH(fsync)
 FLUSH(fdatasync)
 
 int sync_file_range(int file, off_t offset, off_t length, unsigned int flags) {
-    if (is_armed("begin_flush") && file_matches(file) && due()) {
+    if (is_armed("writeback") && file_matches(file) && due()) {
         errno = fails_with;
         return -1;
     }

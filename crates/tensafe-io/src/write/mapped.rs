@@ -19,7 +19,7 @@ use std::{
     ops::Range,
     ptr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -43,9 +43,9 @@ const MOST_THREADS: usize = 4;
 pub(crate) struct MappedFile {
     /// Held by the thread that writes.
     turn: Mutex<()>,
-    /// The kernel makes no pages of this file when asked.
+    /// No room could be reserved, or no pages were populated: nobody tries again.
     refused: AtomicBool,
-    reserved: AtomicBool,
+    /// Threads of a call.
     pub(super) threads: usize,
 }
 
@@ -61,8 +61,7 @@ impl MappedFile {
     }
 
     fn with(threads: usize) -> Self {
-        let flag = AtomicBool::default;
-        Self { turn: Mutex::default(), refused: flag(), reserved: flag(), threads }
+        Self { turn: Mutex::default(), refused: AtomicBool::default(), threads }
     }
 
     /// Reserves room for those of the ranges that are worth a mapping. Whether there are any.
@@ -71,7 +70,7 @@ impl MappedFile {
     /// The disk has no room.
     pub(super) fn prepare(&self, file: &File, runs: &[Range<u64>]) -> io::Result<bool> {
         let mut worth = false;
-        for run in runs.iter().filter(|run| run.end.saturating_sub(run.start) >= LEAST_BYTES) {
+        for run in runs.iter().filter(|run| is_worth_mapping(run)) {
             if self.refused.load(Ordering::Relaxed) {
                 return Ok(false);
             }
@@ -79,14 +78,13 @@ impl MappedFile {
                 self.refused.store(true, Ordering::Relaxed);
                 return Ok(false);
             }
-            self.reserved.store(true, Ordering::Relaxed);
             worth = true;
         }
         Ok(worth)
     }
 
-    /// Copies the parts of `block` into the file, unless it is this thread's turn to write, which it
-    /// returns.
+    /// Copies the parts of `block`, which is [worth it](is_worth_mapping), into the file, unless it is
+    /// this thread's turn to write, which it returns.
     pub(super) fn write<'d>(
         &self,
         file: &File,
@@ -94,16 +92,17 @@ impl MappedFile {
         parts: impl Iterator<Item = Piece<'d>>,
     ) -> Option<MutexGuard<'_, ()>> {
         match self.turn.try_lock() {
-            Ok(turn) => Some(turn),
-            Err(_) if self.copy(file, block, parts) => None,
-            Err(_) => Some(self.turn.lock().unwrap_or_else(PoisonError::into_inner)),
+            Ok(turn) => return Some(turn),
+            Err(TryLockError::Poisoned(turn)) => return Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
         }
+        let copied = self.copy(file, block, parts);
+        (!copied).then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// `false`: the bytes are yet to be written.
     fn copy<'d>(&self, file: &File, block: &Range<u64>, parts: impl Iterator<Item = Piece<'d>>) -> bool {
-        let bytes = block.end.saturating_sub(block.start);
-        if bytes < LEAST_BYTES || self.refused.load(Ordering::Relaxed) {
+        if self.refused.load(Ordering::Relaxed) {
             return false;
         }
         let Some(map) = pages(file, block) else {
@@ -116,23 +115,20 @@ impl MappedFile {
                 return false;
             }
             let place = map.as_mut_ptr().wrapping_add(at);
-            // SAFETY: the part ends within the mapping, of which nobody has a reference and nobody else
-            // in this process the addresses. The pages are there.
+            // SAFETY: the part ends within the mapping, whose addresses no other thread knows and of which
+            // there is no reference.
             unsafe { ptr::copy_nonoverlapping(part.as_ptr(), place, part.len()) };
         }
         true
     }
-
-    /// Has the disk begin, before a file that is there is replaced. The file system does so by itself
-    /// for bytes that have no room yet, lest a crash leave neither the old file nor the new.
-    pub(crate) fn begin_flush(&self, file: &File) {
-        if self.reserved.load(Ordering::Relaxed) {
-            begin_flush(file);
-        }
-    }
 }
 
-/// A mapping of `block` whose pages are there, to be written to.
+/// Whether a mapping of so many bytes costs less than a write.
+pub(super) fn is_worth_mapping(range: &Range<u64>) -> bool {
+    range.end.saturating_sub(range.start) >= LEAST_BYTES
+}
+
+/// A mapping of `block` whose pages are populated, to be written to.
 #[cfg(target_os = "linux")]
 fn pages(file: &File, block: &Range<u64>) -> Option<MmapRaw> {
     use memmap2::{Advice, MmapOptions};
@@ -157,16 +153,21 @@ fn pages(_: &File, _: &Range<u64>) -> Option<MmapRaw> {
     None
 }
 
+/// Starts writeback before a file replaces another, as ext4 does by itself for what has no room on the
+/// disk yet, lest a crash leave neither the old file nor the new.
 #[cfg(target_os = "linux")]
-fn begin_flush(file: &File) {
+pub(crate) fn start_writeback(file: &File) {
     use std::os::fd::AsRawFd as _;
-    // SAFETY: the descriptor is open for as long as the file is borrowed. What it returns is of no use:
-    // the file is not durable, and a flush that fails is told to who flushes.
+    if !filesystem::flushes_what_replaces(file) {
+        return;
+    }
+    // SAFETY: the descriptor is open for as long as the file is borrowed.
     let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    // An error is none of the save's, which is not durable.
 }
 
 #[cfg(not(target_os = "linux"))]
-fn begin_flush(_: &File) {}
+pub(crate) fn start_writeback(_: &File) {}
 
 #[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
@@ -185,18 +186,21 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_turn_maps_and_leaves_the_bytes_around_alone() {
+    fn a_copy_leaves_the_bytes_around_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![7; 4 << 20]).unwrap();
         let (file, path) = (file.as_file(), file.path());
         let block = 4097..(3 << 20) + 5;
-        if pages(file, &block).is_none() {
+        let mut anonymous = memmap2::MmapMut::map_anon(4096).unwrap();
+        anonymous.fill(1);
+        if anonymous.advise(memmap2::Advice::PopulateWrite).is_err() {
             return; // Linux before 5.14.
         }
         let mapped = MappedFile::with(2);
         let parts = || [(4097, &b"first"[..]), (block.end - 4, b"last")].into_iter();
-        let turn = mapped.write(file, &block, parts()).expect("nobody writes");
-        assert!(mapped.write(file, &block, parts()).is_none(), "it was copied");
+        let turn = mapped.write(file, &block, parts());
+        assert!(turn.is_some(), "nobody writes");
+        assert!(mapped.copy(file, &block, parts()));
         drop(turn);
         assert!(!mapped.copy(file, &block, [(block.end - 3, &b"last"[..])].into_iter()), "beyond");
         let mut expected = vec![7; 4 << 20];
@@ -211,12 +215,13 @@ mod tests {
         let file = file.as_file();
         assert!(MappedFile::of(file, DirectWrites::LARGE_BYTES - 1).is_none());
         let mapped = MappedFile::with(2);
-        assert!(!mapped.prepare(file, &[0..1, 5..500_000]).unwrap());
-        // More than any file system has, or one that cannot reserve.
         let (beyond, some) = (4096..4096 + i64::MAX.unsigned_abs(), 0..1 << 20);
-        match mapped.prepare(file, std::slice::from_ref(&beyond)) {
-            Ok(worth) => assert!(!worth && !mapped.prepare(file, std::slice::from_ref(&some)).unwrap()),
-            Err(e) => assert!(e.raw_os_error().is_some()),
-        }
+        assert!(!mapped.prepare(file, &[0..1, 5..500_000]).unwrap());
+        let error = mapped.prepare(file, std::slice::from_ref(&beyond)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
+        // A descriptor that cannot be written to stands for a file system that cannot reserve.
+        let read = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(!mapped.prepare(&read, std::slice::from_ref(&some)).unwrap());
+        assert!(!mapped.prepare(file, std::slice::from_ref(&some)).unwrap(), "nobody tries again");
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{
     WriteControl,
     direct::{DirectFile, MOST_SLABS, SLAB_BYTES},
-    mapped::{MappedFile, WINDOW_BYTES},
+    mapped::{MappedFile, WINDOW_BYTES, is_worth_mapping},
 };
 use crate::{Error, parallel::each, replace::FileSink};
 
@@ -31,14 +31,19 @@ pub(crate) fn write_pieces(
     for range in pieces.iter().map(range_of) {
         sink.check_range(&range)?;
         if range.start < end {
-            return Err(Error::written_twice(sink.target(), range.start..end.min(range.end)));
+            return Err(Error::overlap(sink.target(), range.start..end.min(range.end)));
         }
         end = range.end;
     }
     let runs = runs(&pieces);
     let total = pieces.iter().fold(0u64, |all, (_, bytes)| all.saturating_add(bytes.len() as u64));
-    let means = if total < WORTH_A_THREAD { Means::small(sink) } else { Means::large(sink, &runs)? };
-    let threads = if total < WORTH_A_THREAD { 1 } else { means.threads() };
+    let (means, threads) = if total < WORTH_A_THREAD {
+        (Means::small(sink), 1)
+    } else {
+        let means = Means::large(sink, &runs)?;
+        let threads = means.threads();
+        (means, threads)
+    };
     each(blocks(runs, means.block_bytes()), threads, |block| {
         control.check(sink.target())?;
         means.write(sink, &block, &pieces)?;
@@ -93,11 +98,13 @@ impl<'s> Means<'s> {
                 let taken = if body.is_empty() { 0 } else { write_direct(sink, direct, &body, pieces)? };
                 write_buffered(sink, &(body.start.saturating_add(taken)..block.end), pieces)
             }
-            Self::Mapped(mapped) => match mapped.write(sink.file(), block, parts(pieces, block)) {
-                Some(_turn) => write_buffered(sink, block, pieces),
-                None => Ok(()),
-            },
-            Self::Buffered => write_buffered(sink, block, pieces),
+            Self::Mapped(mapped) if is_worth_mapping(block) => {
+                match mapped.write(sink.file(), block, parts(pieces, block)) {
+                    Some(_turn) => write_buffered(sink, block, pieces),
+                    None => Ok(()),
+                }
+            }
+            Self::Mapped(_) | Self::Buffered => write_buffered(sink, block, pieces),
         }
     }
 }

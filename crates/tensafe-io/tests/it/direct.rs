@@ -134,7 +134,8 @@ fn pieces_beyond_the_end_are_refused_before_any_is_written() {
 fn a_cancelled_save_leaves_the_old_file_and_nothing_else() {
     let directory = directory();
     let path = directory.path().join("file");
-    let data = counting(24 << 20);
+    // Large enough for a mapping.
+    let data = counting(40 << 20);
     fs::write(&path, "old").unwrap();
     let spec = || TensorSpec::new("t", Dtype::U8, [data.len() as u64]);
     // After none of the blocks, after each, and after the last: 4 MiB of a direct write, else 8 MiB.
