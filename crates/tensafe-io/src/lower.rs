@@ -27,6 +27,10 @@ const GROUP_BYTES: u64 = 64 << 10;
 /// set-up of direct reads.
 const WORTH_DIRECT: u64 = 1 << 20;
 
+/// Bytes of a run that are better read into their place than together with those of another memory and
+/// copied from there: a disk takes requests of this size as fast as larger ones.
+const WORTH_A_REQUEST: u64 = 1 << 20;
+
 /// Threads of one execution, at most: with more, disks did not read small pieces faster.
 const MOST_WORKERS: usize = 64;
 
@@ -310,10 +314,13 @@ impl<'p, 'f> Lowering<'p, 'f> {
             Some(Memory::Own { bytes, .. }) => (*bytes).max(self.group_bytes()),
             _ => 0,
         };
+        let large = |bytes: u64| bytes >= WORTH_A_REQUEST && !piece.staged && !piece.from_memory;
         let joins = self.open.as_ref().is_some_and(|open| {
+            let whole = open.read.straight.is_some() && large(open.needed);
             let held =
                 if open.touched == Some(piece.memory) { open.held } else { open.held.saturating_add(bytes) };
             open.read.file == entry.file()
+                && (open.touched == Some(piece.memory) || !(large(run.len) || whole))
                 && open.read.staged == piece.staged
                 && (open.read.method == Method::Memory) == piece.from_memory
                 && run.from.checked_sub(open.read.range.end).is_some_and(|between| between <= piece.gap)

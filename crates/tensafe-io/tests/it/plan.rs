@@ -664,3 +664,25 @@ fn workers_fill_parts_of_small_memories_side_by_side() {
         assert_eq!(memory[row * 3000..row * 3000 + 2000], *expected);
     }
 }
+
+#[test]
+fn large_neighbours_are_read_into_their_places_and_small_ones_together() {
+    let tensors = [
+        ("a".to_owned(), Dtype::U8, vec![100]),
+        ("b".to_owned(), Dtype::U8, vec![3 << 20]),
+        ("c".to_owned(), Dtype::U8, vec![(1 << 20) + 1]),
+        ("d".to_owned(), Dtype::U8, vec![900 << 10]),
+        ("e".to_owned(), Dtype::U8, vec![900 << 10]),
+    ];
+    let bytes = bytes_of(&tensors);
+    let (_disk, file) = open(Disk::new(bytes.clone()), Access::Owned);
+    let plan = whole(&file, None);
+    let mut execution = Execution::start(plan, &[&file], ExecuteOptions::default()).unwrap();
+    // The first; the second; the third; the others.
+    assert_eq!(execution.explain().requests, 4);
+    for (name, _, _) in &tensors {
+        let range = file.header().file_range(&file.info(name).unwrap());
+        let found = execution.next().unwrap().unwrap().bytes;
+        assert!(found[..] == bytes[range.start as usize..range.end as usize], "{name}");
+    }
+}
