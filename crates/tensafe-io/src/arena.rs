@@ -9,7 +9,7 @@ use std::{
     io, slice,
 };
 
-use crate::pool::{Pooled, claim};
+use crate::pool::{Filled, Pooled, claim};
 
 /// Below this many bytes a heap block is cheaper than a mapping, and mappings are few per process.
 const SMALL: usize = 128 << 10;
@@ -40,18 +40,18 @@ impl Arena {
     /// Memory whose content is whatever was there before, from the border of a page on where there is
     /// much of it.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
-        Self::unclaimed(len).map(Self::claimed)
+        Self::unclaimed(len, Filled::Once).map(Self::claimed)
     }
 
-    /// As [`new`](Self::new), from the border of a page on.
+    /// As [`new`](Self::new), from the border of a page on, to be filled again and again.
     pub(crate) fn pages(len: usize) -> io::Result<Self> {
-        Self::pooled(len).map(Self::claimed)
+        Self::pooled(len, Filled::Again).map(Self::claimed)
     }
 
     /// As [`new`](Self::new), of which every part is written, or [`claim`]ed, before it is read.
-    pub(crate) fn unclaimed(len: usize) -> io::Result<Self> {
+    pub(crate) fn unclaimed(len: usize, filled: Filled) -> io::Result<Self> {
         if len >= SMALL {
-            return Self::pooled(len);
+            return Self::pooled(len, filled);
         }
         let layout = Layout::from_size_align(len.max(1), ALIGN).map_err(|_| io::ErrorKind::OutOfMemory)?;
         // SAFETY: the layout has at least one byte.
@@ -62,8 +62,8 @@ impl Arena {
         Ok(Self { start, len, memory: Memory::Heap(layout) })
     }
 
-    fn pooled(len: usize) -> io::Result<Self> {
-        let mut memory = Pooled::new(len)?;
+    fn pooled(len: usize, filled: Filled) -> io::Result<Self> {
+        let mut memory = Pooled::new(len, filled)?;
         let start = memory.bytes_mut().as_mut_ptr();
         Ok(Self { start, len, memory: Memory::Pages { _memory: memory } })
     }

@@ -42,6 +42,16 @@ static SLOW: AtomicU32 = AtomicU32::new(0);
 #[cfg(all(target_os = "linux", not(miri)))]
 const WORTH_POPULATING: usize = 64 << 10;
 
+/// How often memory is filled by its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// Once: it is made of huge pages where these are cheap to make.
+    Once,
+    /// Again and again: huge pages earn what making them costs. Direct reads of small pages, of which a
+    /// request takes a few hundred, take up to twice as long.
+    Again,
+}
+
 /// The pool of the process.
 static POOL: Mutex<Pool> = Mutex::new(Pool { pieces: BTreeMap::new(), bytes: 0, limit: None });
 
@@ -68,10 +78,10 @@ pub(crate) struct Pooled(Option<Piece>);
 impl Pooled {
     /// A piece of at least `len` bytes. Before a byte of it is read, [`claim`] the part that it is in, or
     /// write it: until then the system may still take the page.
-    pub(crate) fn new(len: usize) -> io::Result<Self> {
+    pub(crate) fn new(len: usize, filled: Filled) -> io::Result<Self> {
         let len = len.checked_next_multiple_of(STEP).ok_or(io::ErrorKind::OutOfMemory)?.max(STEP);
         let found = lock_briefly(&POOL).and_then(|mut pool| pool.take(len));
-        found.map_or_else(|| Piece::map(len), Ok).map(|piece| Self(Some(piece)))
+        found.map_or_else(|| Piece::map(len, filled), Ok).map(|piece| Self(Some(piece)))
     }
 
     /// The bytes. The first lies on a page's border.
@@ -157,34 +167,44 @@ impl Pool {
 }
 
 impl Piece {
-    fn map(len: usize) -> io::Result<Self> {
+    fn map(len: usize, filled: Filled) -> io::Result<Self> {
         if len < HUGE {
             return Ok(Self { map: MmapMut::map_anon(len)?, start: 0, len });
         }
         let mapped = len.checked_add(HUGE).ok_or(io::ErrorKind::OutOfMemory)?;
         let map = MmapMut::map_anon(mapped)?;
         let start = map.as_ptr().addr().next_multiple_of(HUGE).saturating_sub(map.as_ptr().addr());
-        let mut piece = Self { map, start, len };
         #[cfg(target_os = "linux")]
-        piece.ask_for_huge_pages();
-        Ok(piece)
+        {
+            let mut piece = Self { map, start, len };
+            piece.ask_for_huge_pages(filled);
+            Ok(piece)
+        }
+        // Elsewhere huge pages are nobody's to ask for.
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = filled;
+            Ok(Self { map, start, len })
+        }
     }
 
-    /// Has the piece made of huge pages, unless the first of them shows that the system has to fetch
-    /// them from afar. That it has none is no error.
+    /// Has the piece made of huge pages. One that is filled once is not where the first of them shows that
+    /// the system has to fetch them from afar. That it has none is no error.
     #[cfg(target_os = "linux")]
-    fn ask_for_huge_pages(&mut self) {
+    fn ask_for_huge_pages(&mut self, filled: Filled) {
         use memmap2::Advice;
-        let skip = |left: u32| left.checked_sub(1);
-        if SLOW.fetch_update(Ordering::Relaxed, Ordering::Relaxed, skip).is_ok() {
-            return;
-        }
-        drop(self.map.advise_range(Advice::HugePage, self.start, HUGE));
-        let begun = Instant::now();
-        claim(self.bytes_mut().get_mut(..1).unwrap_or_default());
-        if begun.elapsed() > SLOW_PAGE {
-            SLOW.store(BETWEEN_TRIES, Ordering::Relaxed);
-            return;
+        if filled == Filled::Once {
+            let skip = |left: u32| left.checked_sub(1);
+            if SLOW.fetch_update(Ordering::Relaxed, Ordering::Relaxed, skip).is_ok() {
+                return;
+            }
+            drop(self.map.advise_range(Advice::HugePage, self.start, HUGE));
+            let begun = Instant::now();
+            claim(self.bytes_mut().get_mut(..1).unwrap_or_default());
+            if begun.elapsed() > SLOW_PAGE {
+                SLOW.store(BETWEEN_TRIES, Ordering::Relaxed);
+                return;
+            }
         }
         // Whole huge pages only: a rest is not worth one.
         drop(self.map.advise_range(Advice::HugePage, self.start, self.len / HUGE * HUGE));
@@ -265,7 +285,7 @@ fn memory_bytes() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pool, Pooled, STEP, trim_pool};
+    use super::{Filled, Pool, Pooled, STEP, trim_pool};
     use std::{collections::BTreeMap, sync::Mutex};
 
     /// The pool is one for the process: its tests take turns.
@@ -276,11 +296,11 @@ mod tests {
         let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // A length that no other test takes.
         let len = 37 * STEP;
-        let mut first = Pooled::new(len).unwrap();
+        let mut first = Pooled::new(len, Filled::Once).unwrap();
         first.bytes_mut().fill(7);
         let address = first.bytes_mut().as_ptr().addr();
         drop(first);
-        let mut again = Pooled::new(len - 5).unwrap();
+        let mut again = Pooled::new(len - 5, Filled::Once).unwrap();
         assert_eq!(again.bytes_mut().as_ptr().addr(), address);
         assert_eq!(again.bytes_mut().len(), len);
         drop(again);
@@ -295,7 +315,7 @@ mod tests {
         let held = super::POOL.lock();
         let (sender, done) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            Pooled::new(STEP).unwrap().bytes_mut().fill(1);
+            Pooled::new(STEP, Filled::Once).unwrap().bytes_mut().fill(1);
             trim_pool(0);
             sender.send(()).unwrap();
         });
@@ -306,7 +326,7 @@ mod tests {
 
     #[test]
     fn long_pieces_lie_on_borders_of_huge_pages() {
-        let mut piece = Pooled::new(5 << 20).unwrap();
+        let mut piece = Pooled::new(5 << 20, Filled::Once).unwrap();
         assert!(piece.bytes_mut().as_ptr().addr().is_multiple_of(2 << 20));
         piece.bytes_mut().fill(1);
     }
@@ -314,7 +334,7 @@ mod tests {
     #[test]
     fn a_piece_that_is_much_too_long_is_left_in_the_pool() {
         let mut pool = Pool { pieces: BTreeMap::new(), bytes: 0, limit: None };
-        let piece = super::Piece::map(64 * STEP).unwrap();
+        let piece = super::Piece::map(64 * STEP, Filled::Once).unwrap();
         pool.pieces.insert(piece.len, vec![piece]);
         assert!(pool.take(32 * STEP).is_none());
         assert!(pool.take(60 * STEP).is_some());
@@ -322,7 +342,44 @@ mod tests {
 
     #[test]
     fn lengths_beyond_the_address_space_are_errors() {
-        assert!(Pooled::new(usize::MAX - 3).is_err());
-        assert!(Pooled::new(usize::MAX / 2).is_err());
+        assert!(Pooled::new(usize::MAX - 3, Filled::Once).is_err());
+        assert!(Pooled::new(usize::MAX / 2, Filled::Once).is_err());
+    }
+
+    /// Whether the mapping that has the address was advised to be of huge pages; `None` where the system does
+    /// not tell.
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn asks_for_huge_pages(address: usize) -> Option<bool> {
+        let mut found = false;
+        for line in std::fs::read_to_string("/proc/self/smaps").ok()?.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let ends = range.and_then(|(from, to)| {
+                Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?))
+            });
+            if let Some((from, to)) = ends {
+                found = (from..to).contains(&address);
+            } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| found) {
+                return Some(flags.split_whitespace().any(|flag| flag == "hg"));
+            }
+        }
+        None
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn what_is_filled_again_is_on_huge_pages_where_these_are_slow_too() {
+        use std::sync::atomic::Ordering;
+        let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            return;
+        }
+        let asks = |filled| {
+            super::SLOW.store(super::BETWEEN_TRIES, Ordering::Relaxed);
+            let mut piece = super::Piece::map(8 << 20, filled).unwrap();
+            asks_for_huge_pages(piece.bytes_mut().as_ptr().addr() + (4 << 20)).unwrap()
+        };
+        assert!(!asks(Filled::Once));
+        assert!(asks(Filled::Again));
+        super::SLOW.store(0, Ordering::Relaxed);
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     hand_off::HandOff,
     lower::PAGE,
     perform::Room,
-    pool::trim_pool,
+    pool::{Filled, trim_pool},
     program::{Memory, Program, Read},
     source::checked_range,
     stage::{Stager, ring::Ring},
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) files: Vec<Content>,
     pub(crate) stager: Option<Arc<dyn Stager>>,
     hand_off: HandOff,
+    /// Within a budget, memory of a tensor that was dropped is a later tensor's.
+    filled: Filled,
     slots: Vec<Slot>,
     /// Where in the memories the last one was given.
     given: AtomicUsize,
@@ -81,8 +83,11 @@ impl Shared {
         stager: Option<Arc<dyn Stager>>,
     ) -> Result<Self, Error> {
         let slots = slots(&plan, &program, given)?;
+        let again = program.budget.is_some_and(|budget| budget < program.memory_bytes());
+        let filled = if again { Filled::Again } else { Filled::Once };
         Ok(Self {
             hand_off: HandOff::new(program.budget, requests_of_memories(&program)),
+            filled,
             plan,
             program,
             files,
@@ -211,7 +216,7 @@ impl Shared {
         let len = bytes.checked_add(lead).and_then(|n| n.checked_add(padding));
         let len =
             len.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| Error::too_large_for_host(bytes))?;
-        let arena = Arena::unclaimed(len).map_err(|e| Error::memory(bytes, e))?;
+        let arena = Arena::unclaimed(len, self.filled).map_err(|e| Error::memory(bytes, e))?;
         *locked(&slot.target) = Some(Target::Own(arena));
         self.keep_within_budget();
         Ok(true)
