@@ -47,8 +47,8 @@ const WORTH_POPULATING: usize = 64 << 10;
 pub(crate) enum Filled {
     /// Once: it is made of huge pages where these are cheap to make.
     Once,
-    /// Again and again: huge pages earn what making them costs. Direct reads of small pages, of which a
-    /// request takes a few hundred, take up to twice as long.
+    /// Again and again: huge pages earn what making them costs. Direct reads into small pages, of which a
+    /// request takes a few hundred, may take twice as long.
     Again,
 }
 
