@@ -74,11 +74,12 @@ impl Facts<'_> {
     }
 
     /// How many requests are under way at once. Requests wait more than they work: the number is that
-    /// of the device's queue, not of processors.
+    /// of the device's queue, not of processors. Four keep a local disk busy; while they do, two more make
+    /// the pages that they will fill.
     pub(crate) fn workers(&self) -> usize {
         match self.info.latency {
             Latency::Memory => 2,
-            Latency::Local => 4,
+            Latency::Local => 6,
             Latency::Network => 16,
         }
     }
@@ -148,8 +149,10 @@ impl Sizes {
             slabs = scratch_bytes(sizes.request).saturating_mul(2 * count(sizes.workers));
         }
         if on_host {
-            // Requests take a quarter of a small budget, and tensors the rest.
-            let most = budget / 4 / count(sizes.workers);
+            // Requests take a quarter of a small budget, in whole steps, and tensors the rest.
+            let fitting = usize::try_from(budget / 4 / scratch_bytes(PAGE)).unwrap_or(usize::MAX);
+            sizes.workers = sizes.workers.min(fitting.max(1));
+            let most = budget / 4 / count(sizes.workers) / STEP_BYTES * STEP_BYTES;
             let request = sizes.request.min(most.saturating_sub(2 * PAGE) / 3 * 2);
             sizes.request = (request - request % PAGE).max(PAGE);
             let scratch = scratch_bytes(sizes.request).saturating_mul(count(sizes.workers));
