@@ -141,6 +141,7 @@ def test_mistakes_are_named(path: Path) -> None:
         ),
         (lambda: model.plan().add("large", index=np.s_[2000:]), "large"),
         (lambda: model.plan().execute("fortran"), "fortran"),
+        (lambda: model.plan(local_ranks=0), "local_ranks 0 is invalid"),
         (lambda: tensafe.open(path, cache="burn"), 'cache "burn" is invalid'),
         (lambda: tensafe.open(path, io="mmap", cache="drop"), "needs memory"),
     ]:
@@ -194,6 +195,13 @@ def test_an_explanation_says_what_is_read_and_why(path: Path) -> None:
     assert explained.budget == 64 << 20 >= explained.peak_memory
     assert [(r.method, r.why) for r in explained.ranges] == [("buffered", "as asked")]
     assert "bytes needed   3072000" in str(explained) and str(path) in str(explained)
+
+
+def test_ranks_of_one_host_ask_for_less_at_once(path: Path) -> None:
+    model = tensafe.open(path, io="pread")
+    plans = {ranks: model.plan(budget="8MiB", local_ranks=ranks).add("large") for ranks in (1, 2, 4)}
+    assert {ranks: plan.explain().workers for ranks, plan in plans.items()} == {1: 6, 2: 3, 4: 2}
+    assert plans[1] == model.plan(budget="8MiB").add("large") != plans[4]
 
 
 def test_a_budget_too_small_is_told_before_reading(path: Path) -> None:

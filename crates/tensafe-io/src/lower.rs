@@ -34,6 +34,11 @@ const WORTH_A_REQUEST: u64 = 1 << 20;
 /// Threads of one execution, at most: with more, disks did not read small pieces faster.
 const MOST_WORKERS: usize = 64;
 
+/// Requests at once on a local disk. Four keep it busy; while they do, two more make the pages that they will
+/// fill. Ranks of a host share them, and each has two at least: one to read and one to make pages.
+const LOCAL_REQUESTS: usize = 6;
+const LEAST_LOCAL_REQUESTS: usize = 2;
+
 /// How a file may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Means {
@@ -74,12 +79,11 @@ impl Facts<'_> {
     }
 
     /// How many requests are under way at once. Requests wait more than they work: the number is that
-    /// of the device's queue, not of processors. Four keep a local disk busy; while they do, two more make
-    /// the pages that they will fill.
-    pub(crate) fn workers(&self) -> usize {
+    /// of the device's queue, not of processors.
+    pub(crate) fn workers(&self, local_ranks: usize) -> usize {
         match self.info.latency {
             Latency::Memory => 2,
-            Latency::Local => 6,
+            Latency::Local => LOCAL_REQUESTS.div_ceil(local_ranks.max(1)).max(LEAST_LOCAL_REQUESTS),
             Latency::Network => 16,
         }
     }
@@ -187,7 +191,7 @@ struct Open {
 
 impl<'p, 'f> Lowering<'p, 'f> {
     fn new(plan: &Plan, files: &'p [Facts<'f>], staged: &'p dyn Fn(usize) -> bool) -> Result<Self, Error> {
-        let workers = files.iter().map(Facts::workers).max().unwrap_or(1);
+        let workers = files.iter().map(|facts| facts.workers(plan.local_ranks())).max().unwrap_or(1);
         let preferred = files.iter().map(Facts::request_bytes).max().unwrap_or(1);
         let on_device = (0..plan.entries().len()).filter(|place| staged(*place)).count();
         let on_host = on_device < plan.entries().len();

@@ -61,6 +61,8 @@ pub struct Plan {
     entries: Vec<Entry>,
     order: Order,
     budget: Option<u64>,
+    /// Beside this process.
+    other_ranks: usize,
 }
 
 /// A tensor of a plan, or a part of one.
@@ -112,6 +114,15 @@ impl Plan {
     #[must_use]
     pub fn with_budget(mut self, bytes: Option<u64>) -> Self {
         self.budget = bytes;
+        self
+    }
+
+    /// The same plan where `ranks` processes of one host, this one too, read at the same time, each by a plan of
+    /// its own: they share the requests that keep a local disk busy. 0 counts as 1, which is what a plan has
+    /// unless it is told.
+    #[must_use]
+    pub fn with_local_ranks(mut self, ranks: usize) -> Self {
+        self.other_ranks = ranks.saturating_sub(1);
         self
     }
 
@@ -210,6 +221,12 @@ impl Plan {
     #[must_use]
     pub fn budget(&self) -> Option<u64> {
         self.budget
+    }
+
+    /// Processes of one host that read at the same time.
+    #[must_use]
+    pub fn local_ranks(&self) -> usize {
+        self.other_ranks.saturating_add(1)
     }
 
     /// Bytes of all entries.

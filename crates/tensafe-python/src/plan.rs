@@ -41,14 +41,20 @@ struct State {
 #[pymethods]
 impl Plan {
     #[new]
-    #[pyo3(signature = (checkpoint, *, budget = None, in_order = false))]
-    fn new(checkpoint: Py<Checkpoint>, budget: Option<Bound<'_, PyAny>>, in_order: bool) -> PyResult<Self> {
+    #[pyo3(signature = (checkpoint, *, budget = None, in_order = false, local_ranks = 1))]
+    fn new(
+        checkpoint: Py<Checkpoint>,
+        budget: Option<Bound<'_, PyAny>>,
+        in_order: bool,
+        local_ranks: usize,
+    ) -> PyResult<Self> {
         let budget = budget.map(|budget| match budget.extract::<u64>() {
             Ok(bytes) => Ok(bytes),
             Err(_) => parse_size(&budget.extract::<String>()?).map_err(raise),
         });
         let order = if in_order { Order::Plan } else { Order::File };
         let plan = tensafe::Plan::new().with_order(order).with_budget(budget.transpose()?);
+        let plan = plan.with_local_ranks(local_ranks);
         Ok(Self {
             checkpoint,
             state: Mutex::new(State { plan, places: HashMap::new(), lent: HashMap::new() }),

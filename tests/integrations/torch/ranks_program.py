@@ -148,6 +148,20 @@ def loads(rank: int, world: int, directory: Path, **options: Any) -> Any:
     return {"wrong": same(found, expected(model(), rank, world)), "read": count, "mapped": left}
 
 
+def plans(rank: int, world: int, directory: Path, **options: Any) -> Any:
+    """For how many ranks of this host, at most, the plans of a load are made."""
+    asked = []
+    plan = tensafe.Checkpoint.plan
+
+    def record(self: Any, **named: Any) -> Any:
+        asked.append(named.get("local_ranks", 1))
+        return plan(self, **named)
+
+    tensafe.Checkpoint.plan = record  # type: ignore[method-assign]
+    found = td.load_sharded(directory / "model.safetensors", RULES, **options)
+    return {"wrong": same(found, expected(model(), rank, world)), "ranks": max(asked)}
+
+
 def dies(rank: int, world: int, directory: Path, phase: str, victim: int = 1, **options: Any) -> Any:
     """As ``loads``, but one rank is killed at a point of its way, and nobody else notices but by the time."""
     dist.barrier()

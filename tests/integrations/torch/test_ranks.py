@@ -298,6 +298,10 @@ def test_ranks_of_a_host_read_each_byte_once(
         assert read > 0.5 * size
 
 
+def test_plans_know_how_many_ranks_of_the_host_read(run: Run, made: Path) -> None:
+    assert run("plans", 3, made) == [{"wrong": [], "ranks": 3}] * 3
+
+
 def test_a_reader_stays_past_the_page_cache_behind_the_end_of_a_file(tmp_path: Path) -> None:
     data = os.urandom((9 << 20) + 123)
     (tmp_path / "file").write_bytes(data)

@@ -639,6 +639,25 @@ fn small_cold_pieces_are_asked_for_by_more_threads() {
 }
 
 #[test]
+fn ranks_of_one_host_share_the_requests_of_a_local_disk() {
+    let tensors: Vec<_> = (0..8).map(|i| (format!("t{i}"), Dtype::U8, vec![16 << 10])).collect();
+    let bytes = bytes_of(&tensors);
+    let (_disk, file) = open(Disk { request_bytes: 4096, ..Disk::new(bytes.clone()) }, Access::Read);
+    let plan = |ranks: usize| Arc::unwrap_or_clone(whole(&file, Some(2 << 20))).with_local_ranks(ranks);
+    for (ranks, workers) in [(0, 6), (1, 6), (2, 3), (3, 2), (4, 2), (8, 2), (usize::MAX, 2)] {
+        let execution = Execution::start(Arc::new(plan(ranks)), &[&file], ExecuteOptions::default()).unwrap();
+        assert_eq!(execution.explain().workers, workers, "{ranks} ranks");
+        for loaded in execution {
+            let loaded = loaded.unwrap();
+            let range = file.header().file_range(&file.info(&format!("t{}", loaded.entry)).unwrap());
+            assert!(*loaded.bytes == bytes[range.start as usize..range.end as usize]);
+        }
+    }
+    assert_eq!(plan(0), plan(1));
+    assert_ne!(plan(1).fingerprint(), plan(4).fingerprint());
+}
+
+#[test]
 fn workers_fill_parts_of_small_memories_side_by_side() {
     // Small enough for Miri, which has no advice on memory: requests of a page, and less budget than
     // memory, so that there are workers. One tensor is read into rows that are further apart.

@@ -194,15 +194,18 @@ class Checkpoint(Mapping[str, Tensor]):
         arrays: dict[str, Any] = importlib.import_module("tensafe.numpy")._get_all(self._checkpoint(), "cpu")
         return arrays
 
-    def plan(self, *, budget: int | str | None = None, order: str = "file") -> Plan:
+    def plan(
+        self, *, budget: int | str | None = None, order: str = "file", local_ranks: int = 1
+    ) -> Plan:
         """An empty plan over this model: add tensors to it, or parts of them, then carry it out.
 
         ``budget`` bounds the memory that is taken at a time, in bytes or as text such as ``"2GiB"``: of
         tensors that were read and not yet handed out, and of requests. Reading waits for the caller
         rather than exceed it. ``order`` is that of reading and of handing out: ``"file"``, that of the
-        files and of the bytes in them, or ``"plan"``, that of adding.
+        files and of the bytes in them, or ``"plan"``, that of adding. ``local_ranks`` is how many processes
+        of this host carry out such a plan at the same time: of a local disk each asks for less at once.
         """
-        return Plan(self._checkpoint(), budget, order)
+        return Plan(self._checkpoint(), budget, order, local_ranks)
 
     def close(self) -> None:
         """Forgets the files. Tensors that were made live on."""

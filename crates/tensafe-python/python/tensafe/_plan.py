@@ -84,13 +84,18 @@ class Plan:
     hash alike in every process; :meth:`fingerprint` is what ranks compare.
     """
 
-    def __init__(self, checkpoint: Checkpoint, budget: int | str | None, order: str) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, budget: int | str | None, order: str, local_ranks: int = 1
+    ) -> None:
         if order not in ("file", "plan"):
             raise UsageError(f'order "{order}" is invalid (expected one of: "file", "plan")')
-        self._plan = _Plan(checkpoint, budget=budget, in_order=order == "plan")
+        if local_ranks < 1:
+            raise UsageError(f"local_ranks {local_ranks} is invalid (expected 1 or more)")
+        in_order = order == "plan"
+        self._plan = _Plan(checkpoint, budget=budget, in_order=in_order, local_ranks=local_ranks)
         self._checkpoint = checkpoint
         self._budget = budget
-        self._in_order = order == "plan"
+        self._in_order = in_order
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._out: dict[str, Any] = {}
         self._casts: dict[str, Any] = {}

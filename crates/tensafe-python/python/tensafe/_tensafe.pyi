@@ -208,7 +208,12 @@ class Plan:
     """What to load of a model."""
 
     def __new__(
-        cls, checkpoint: Checkpoint, *, budget: int | str | None = None, in_order: bool = False
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        budget: int | str | None = None,
+        in_order: bool = False,
+        local_ranks: int = 1,
     ) -> Plan: ...
     def add(
         self,

@@ -149,8 +149,11 @@ class _Load:
         self._pad = pad
         self._framework = framework
         self._device = device
+        self._local_ranks = 1
 
     def run(self, host: Host | None, timeout: float, *, forced: bool) -> Iterator[tuple[str, Any]]:
+        if host is not None:
+            self._local_ranks = len(host.peers)
         opened = self._checkpoint._checkpoint()
         files = self._checkpoint.files
         rows: list[_Table] = [{} for _ in files]
@@ -167,7 +170,7 @@ class _Load:
             yield from running
 
     def _start(self, checkpoint: Checkpoint, tensors: _Table) -> Running:
-        plan = checkpoint.plan(budget=self._budget)
+        plan = checkpoint.plan(budget=self._budget, local_ranks=self._local_ranks)
         shapes = ((name, shape) for name, (shape, _, _) in tensors.items())
         add(plan, self._rules, shapes, self._rank, self._world, pad=self._pad)
         return Running(plan, self._framework, self._device, None, own=True)
