@@ -194,9 +194,7 @@ class Checkpoint(Mapping[str, Tensor]):
         arrays: dict[str, Any] = importlib.import_module("tensafe.numpy")._get_all(self._checkpoint(), "cpu")
         return arrays
 
-    def plan(
-        self, *, budget: int | str | None = None, order: str = "file", local_ranks: int = 1
-    ) -> Plan:
+    def plan(self, *, budget: int | str | None = None, order: str = "file", local_ranks: int = 1) -> Plan:
         """An empty plan over this model: add tensors to it, or parts of them, then carry it out.
 
         ``budget`` bounds the memory that is taken at a time, in bytes or as text such as ``"2GiB"``: of
