@@ -236,7 +236,7 @@ impl Plan {
     }
 
     /// A number that equal plans have in common, in every process of the same build: ranks compare it
-    /// to see that they agree. It depends on nothing but what was added.
+    /// to see that they agree. It depends on nothing but the headers and the calls that made the plan.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let mut state = Fnv(0xcbf2_9ce4_8422_2325);
