@@ -30,7 +30,7 @@ def main() -> int:
         print("1 skipped")
         return 0
     python = ROOT / ".venv" / environment / "bin" / "python"
-    pytest = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs"]
+    pytest = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfEs"]
     # One thread for each of several processes: two processors are shared by all of them.
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     paths = [str(ROOT / "tests" / "integrations" / "gloo"), os.environ.get("PYTHONPATH", "")]

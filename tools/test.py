@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".cache" / "test"
 MAIN, TF, MLX = (f".venv/{name}/bin/python" for name in ("main", "tf", "mlx"))
-PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs")
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfEs")
 LOADING = tuple(
     f"tests/python/test_{name}.py"
     for name in ("loading", "open", "exchange", "properties", "frameworks", "plan", "handover")
@@ -199,6 +199,13 @@ def report(step: Step, log: Path) -> None:
         print("\n".join(f"    {line}" for line in lines[-60:]), flush=True)
 
 
+def failures(step: Step, log: Path) -> list[str]:
+    """The names of the tests of a step that failed, or the step's own where it names none."""
+    text = log.read_text(errors="replace")
+    named = re.findall(r"^(?:FAILED|ERROR) (\S+)|^test (\S+) \.\.\. FAILED$", text, re.MULTILINE)
+    return [pytest or cargo for pytest, cargo in named] or [" ".join(step.command)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -235,6 +242,10 @@ def main() -> int:
                 done.add(step.name)
                 report(step, LOGS / f"{step.name}.log")
     totals = [sum(getattr(step, what) for step in chosen) for what in ("passed", "failed", "skipped")]
+    # Once more, by name: what a step printed is far above by now, and often all that is kept is the end.
+    for step in (step for step in chosen if step.failed):
+        for name in failures(step, LOGS / f"{step.name}.log"):
+            print(f"FAILED {step.name}: {name}")
     print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
     return 1 if totals[1] else 0
 
