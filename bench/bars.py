@@ -15,24 +15,49 @@ Row = dict[str, Any]
 MIB = 1 << 20
 
 
+# How often the median of many more rounds may lie outside of `Spread.surely`.
+_CHANCE = 0.05
+
+
 @dataclass(frozen=True)
 class Spread:
-    """The median of the rounds, and the tenth and ninetieth part of them."""
+    """The median of the rounds, and the tenth and ninetieth part of them. ``surely`` is where the median of many
+    more rounds would lie, ``None`` where so few say nothing of it."""
 
     median: float
     low: float
     high: float
     greatest: float
+    surely: tuple[float, float] | None
 
     @classmethod
     def of(cls, values: list[float]) -> Spread:
         ordered = sorted(values)
         # With few rounds these are the least and the greatest.
         edge = len(ordered) // 10
-        return cls(statistics.median(ordered), ordered[edge], ordered[-1 - edge], ordered[-1])
+        outside = _outside(len(ordered))
+        surely = None if outside is None else (ordered[outside], ordered[-1 - outside])
+        return cls(statistics.median(ordered), ordered[edge], ordered[-1 - edge], ordered[-1], surely)
+
+    def may_cross(self, bar: float) -> bool:
+        """Whether the median of many more rounds may lie on the other side of a bar."""
+        return self.surely is None or self.surely[0] < bar <= self.surely[1]
 
     def __str__(self) -> str:
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def _outside(count: int) -> int | None:
+    """How many of so many rounds are left out at each end of :attr:`Spread.surely`.
+
+    A round is as likely above the true median as below it, whatever the times are spread like. So many or fewer
+    of them are on one side as often as that many coins of ``count`` show heads. ``None`` where all of them are
+    on one side too often already.
+    """
+    one_side, heads = 0.0, 0
+    while (one_side := one_side + math.comb(count, heads) / 2**count) <= _CHANCE / 2:
+        heads += 1
+    return heads - 1 if heads else None
 
 
 def ratios(ours: list[Row], theirs: list[Row], figure: str) -> Spread:
@@ -42,13 +67,15 @@ def ratios(ours: list[Row], theirs: list[Row], figure: str) -> Spread:
 
 @dataclass(frozen=True)
 class Checked:
-    """A bar with what was measured; ``reached`` is ``None`` where nothing was."""
+    """A bar with what was measured; ``reached`` is ``None`` where nothing was. ``chance`` says that more rounds
+    may find otherwise."""
 
     cell: str
     text: str
     measured: str
     note: str
     reached: bool | None
+    chance: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +105,8 @@ class Faster:
         if self.limit is not None and outcome.measured(self.limit):
             reached = ratios(outcome.rows[self.limit], outcome.rows[rival], self.figure)
             note += f"; {outcome.label(self.limit)}: {reached}"
-        return Checked(self.cell, text, str(found), note, found.median >= self.least)
+        chance = found.may_cross(self.least)
+        return Checked(self.cell, text, str(found), note, found.median >= self.least, chance)
 
     def _fastest(self, outcome: Outcome, names: tuple[str, ...]) -> str | None:
         there = [name for name in names if outcome.measured(name) and outcome.rows[name][0].get(self.figure)]
@@ -140,6 +168,8 @@ BARS: tuple[Faster | Within, ...] = (
     Faster("cold-one", "beside the direct read", 0.9, _OURS, _LIMITS),
     Faster("cold-one", "beside safetensors", 1.3, _OURS, _PUBLISHED),
     Faster("cold-one", "beside everyone", 1.0, _OURS, _RIVALS),
+    Faster("cold-near", "beside the direct read", 0.9, ("tensafe-stream",), ("direct-read",)),
+    Faster("cold-near", "beside the nearest", 1.0, ("tensafe-stream",), ("runai",), limit="direct-read"),
     Faster("warm-one", "mapped, beside safetensors", 0.97, ("tensafe",), _both("mmap")),
     Faster("owned", "first load, beside load(bytes)", 2, ("tensafe-owned",), _both("bytes")),
     Faster("owned", "first load, beside pread", 2, ("tensafe-owned",), _both("pread")),

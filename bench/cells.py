@@ -34,7 +34,7 @@ class Cell:
     select: str = "all"
     durable: bool = False
     ranks: int = 1
-    # The part of the rounds that is run where no bar depends on it.
+    # The part of the rounds that is run where no bar depends on it; more than 1 where it takes more.
     share: float = 1.0
     # Memory that is made to be there before the clock, in sizes of the file: about what most ways take.
     touched: float = 1.25
@@ -80,6 +80,18 @@ CELLS: tuple[Cell, ...] = (
         ways=_ALL,
         limits=("direct-read", "fio-read", "dd-read"),
         estimate=6.0,
+    ),
+    Cell(
+        "cold-near",
+        group="cold",
+        title="One file, cold: who is nearest to the disk, in more rounds",
+        action="consume",
+        finish="all bytes consumed (T2)",
+        ways=("tensafe-stream", "runai"),
+        limits=("direct-read",),
+        # What differs by less than a tenth is not told apart by the rounds of the other cells.
+        share=4.0,
+        estimate=3.5,
     ),
     Cell(
         "cold-read",

@@ -19,7 +19,9 @@ were dropped, and the page cache said so; the host of a virtual machine may stil
 as much memory as most ways take is written to and let go: a host that takes free memory away would have
 whoever touches it next wait, for reasons that are no loader's. *Read* is what the process read from the disk,
 *growth* the most that its anonymous memory (RssAnon of /proc/PID/status, every 2 ms, seen from outside) grew
-while the clock ran, *peak* its VmHWM, torch included."""
+while the clock ran, *peak* its VmHWM, torch included. A bar is reached where the median reaches it. *May be chance*
+stands where the rounds leave open on which side of the bar the median of many more would lie: where the bar is
+within the interval that has it 95 times of 100, which follows from the order of the ratios alone."""
 
 
 def replace_section(text: str, section: str) -> str:
@@ -53,7 +55,8 @@ def render(
 
 
 def _reached(bar: Checked) -> str:
-    return {True: "yes", False: "**no**", None: "—"}[bar.reached]
+    word = {True: "yes", False: "**no**", None: "—"}[bar.reached]
+    return f"{word}, may be chance" if bar.chance else word
 
 
 def table(head: Iterable[str], rows: Iterable[list[str]]) -> str:

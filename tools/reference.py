@@ -50,7 +50,17 @@ def main() -> int:
     label = Path(sys.prefix).name
     directory = tests_of(version, label)
     (directory / "tests" / "data").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tensafe.compat", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfEs"]
+    command = [
+        sys.executable,
+        "-m",
+        "tensafe.compat",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-rfEs",
+    ]
     command += [option for test in NEEDS_GPU for option in ("--deselect", test)]
     return subprocess.run([*command, *(arguments or ["tests"])], cwd=directory).returncode
 

@@ -116,3 +116,41 @@ def test_a_bar_is_reached_or_not(bench: None, theirs: float, reached: bool) -> N
     outcome = Outcome(cell, {"tensafe": [{"wall": 1.0}] * 3, "safetensors-save": [{"wall": theirs}] * 3})
     bar = bars.Faster("save-durable", "beside safetensors", 1.5, ("tensafe",), ("safetensors-save",))
     assert bar.check(outcome).reached is reached
+
+
+def test_what_the_rounds_leave_open_is_told(bench: None) -> None:
+    import bars
+
+    # Of ten coins one or none shows heads 11 times of 1,024; of five none does once of 32, which is too often.
+    rounds = [0.8, 0.9, 0.95, 1.0, 1.02, 1.04, 1.05, 1.1, 1.2, 1.3]
+    assert bars.Spread.of(rounds).surely == (0.9, 1.2)
+    assert bars.Spread.of(rounds[:6]).surely == (0.8, 1.04)
+    assert bars.Spread.of(rounds[:5]).surely is None
+    # Of forty as many as thirteen, 19 times of 1,000.
+    assert bars.Spread.of([float(number) for number in range(40)]).surely == (13.0, 26.0)
+    for least, crosses in ((0.9, False), (0.91, True), (1.2, True), (1.21, False)):
+        assert bars.Spread.of(rounds).may_cross(least) is crosses
+
+
+@pytest.mark.parametrize(
+    ("theirs", "word"),
+    [
+        ([1.6] * 10, "yes"),
+        ([1.4] * 10, "**no**"),
+        ([1.4] * 2 + [1.6] * 8, "yes, may be chance"),
+        ([1.6] * 2 + [1.4] * 8, "**no**, may be chance"),
+        ([1.6] * 3, "yes, may be chance"),
+    ],
+)
+def test_the_report_tells_what_may_be_chance(bench: None, theirs: list[float], word: str) -> None:
+    import bars
+    import report
+    from cells import CELLS
+    from runner import Outcome
+
+    cell = next(cell for cell in CELLS if cell.name == "save-durable")
+    rows = {"tensafe": [{"wall": 1.0}] * len(theirs), "safetensors-save": [{"wall": wall} for wall in theirs]}
+    bar = bars.Faster("save-durable", "beside safetensors", 1.5, ("tensafe",), ("safetensors-save",))
+    text = report.render({}, [], [bar.check(Outcome(cell, rows))], None)
+    (line,) = (line for line in text.splitlines() if line.startswith("| save-durable"))
+    assert line.endswith(f"| {word} |")
