@@ -281,25 +281,37 @@ def test_a_file_that_is_no_progress_is_left_alone(many: Path, tmp_path: Path) ->
     held.close()  # type: ignore[attr-defined]
 
 
-SLOW = """
-import sys, time
+HELD = """
+import sys, threading, time
 from tensafe import fleet
 
-class Slow(fleet.Convert):
+class Held(fleet.Convert):
+    lock, files = threading.Lock(), 0
+
     def work(self, items):
         done = super().work(items)
-        time.sleep(0.1)
+        with self.lock:
+            Held.files += len(items)
+            hold = Held.files > 20
+        # Written, and never noted.
+        if hold:
+            time.sleep(600)
         return done
 
-for row in fleet.run(Slow(), sys.argv[1], threads=2, progress=sys.argv[2]):
+for row in fleet.run(Held(), sys.argv[1], threads=2, progress=sys.argv[2]):
     pass
 """
 
 
 def test_a_conversion_that_was_killed_goes_on(many: Path, tmp_path: Path) -> None:
     progress = tmp_path / "progress.jsonl"
-    child = subprocess.Popen([sys.executable, "-c", SLOW, str(many), str(progress)])
-    while not progress.exists() or progress.read_text().count('"status"') < 10:
+    child = subprocess.Popen([sys.executable, "-c", HELD, str(many), str(progress)])
+
+    def is_held() -> bool:
+        noted = progress.read_text().count('"status"') if progress.exists() else 0
+        return noted >= 10 and len(list(many.rglob("*.safetensors"))) > noted
+
+    while not is_held():
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)

@@ -131,12 +131,18 @@ def counts():
     files, maps, threads = os.listdir("/proc/self/fd"), open("/proc/self/maps").readlines(), os.listdir("/proc/self/task")
     return len(files), len(maps), len(threads), anonymous
 def settled():
-    # Threads that have nothing to do any more may need a moment to end.
-    for _ in range(200):
+    # A thread that was joined is listed for a moment yet: longer where the machine has much to do.
+    for _ in range(2000):
         if len(os.listdir("/proc/self/task")) <= started:
             break
         time.sleep(0.01)
     return counts()
+def least_threads():
+    least = len(os.listdir("/proc/self/task"))
+    for _ in range(50):
+        time.sleep(0.01)
+        least = min(least, len(os.listdir("/proc/self/task")))
+    return least
 def plan(io, budget="64MiB"):
     model = tensafe.open("large", io=io)
     made = model.plan(budget=budget)
@@ -148,8 +154,8 @@ def repeat(times, work):
     for i in range(12):
         work(i)
     global started
-    started = len(os.listdir("/proc/self/task"))
-    before = counts()
+    started = least_threads()
+    before = settled()
     for i in range(times):
         work(i)
     after = settled()
