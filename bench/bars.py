@@ -169,7 +169,7 @@ BARS: tuple[Faster | Within, ...] = (
     Faster("cold-one", "beside safetensors", 1.3, _OURS, _PUBLISHED),
     Faster("cold-one", "beside everyone", 1.0, _OURS, _RIVALS),
     Faster("cold-near", "beside the direct read", 0.9, ("tensafe-stream",), ("direct-read",)),
-    Faster("cold-near", "beside the nearest", 1.0, ("tensafe-stream",), ("runai",), limit="direct-read"),
+    Faster("cold-near", "beside the nearest", 1.0, ("tensafe-stream",), ("runai",), limit="summed"),
     Faster("warm-one", "mapped, beside safetensors", 0.97, ("tensafe",), _both("mmap")),
     Faster("owned", "first load, beside load(bytes)", 2, ("tensafe-owned",), _both("bytes")),
     Faster("owned", "first load, beside pread", 2, ("tensafe-owned",), _both("pread")),

@@ -88,7 +88,7 @@ CELLS: tuple[Cell, ...] = (
         action="consume",
         finish="all bytes consumed (T2)",
         ways=("tensafe-stream", "runai"),
-        limits=("direct-read",),
+        limits=("direct-read", "summed"),
         # What differs by less than a tenth is not told apart by the rounds of the other cells.
         share=4.0,
         estimate=3.5,

@@ -30,6 +30,7 @@ _BLOCK, _THREADS = 8 << 20, 4
 
 LABELS = {
     "direct-read": "limit: direct reads, 4 of 8 MiB at once, into huge pages used again",
+    "summed": "limit: direct reads, 4 of 8 MiB at once, each summed",
     "fio-read": "limit: fio, io_uring, direct, 16 reads of 8 MiB",
     "dd-read": "limit: dd, direct, 8 MiB",
     "read": "limit: buffered reads as of cp, 8 MiB",
