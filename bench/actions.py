@@ -252,8 +252,7 @@ def read(task: Task, pause: Pause) -> Row:
 
 
 def summed(task: Task, pause: Pause) -> Row:
-    """A limit: direct reads, four at once, each summed before its memory is read into again. What is read past
-    the cache cannot be consumed sooner, whoever reads it."""
+    """A limit: direct reads, four at once, each summed before its memory is read into again."""
     block, readers = 8 << 20, 4
     handle = os.open(task.path, os.O_RDONLY | os.O_DIRECT)
     slabs = [mmap.mmap(-1, block, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(2 * readers)]
