@@ -7,7 +7,6 @@ the memory that is made ready before, nor around the comparison of bytes after.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import mmap
 import os
@@ -23,7 +22,7 @@ import loaders
 import numpy as np
 import torch
 from files import Entry, cut_of, entries, tensors
-from measure import Counters, Sampler, clear_peak, remove, status
+from measure import Counters, Sampler, clear_peak, remove, slabs, status
 
 Row = dict[str, Any]
 # Tells the driver how far a child is, and returns at its word.
@@ -255,11 +254,7 @@ def summed(task: Task, pause: Pause) -> Row:
     """A limit: direct reads, four at once, each summed before its memory is read into again."""
     block, readers = 8 << 20, 4
     handle = os.open(task.path, os.O_RDONLY | os.O_DIRECT)
-    slabs = [mmap.mmap(-1, block, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(2 * readers)]
-    for slab in slabs:
-        with contextlib.suppress(OSError):
-            slab.madvise(mmap.MADV_HUGEPAGE)
-        slab.write(bytes(block))
+    memory = slabs(2 * readers, block)
     under_way: deque[tuple[mmap.mmap, Future[int]]] = deque()
 
     def consumed() -> int:
@@ -272,9 +267,9 @@ def summed(task: Task, pause: Pause) -> Row:
         clock = Clock(pause)
         total = 0
         for number, offset in enumerate(range(0, os.path.getsize(task.path), block)):
-            if len(under_way) == len(slabs):
+            if len(under_way) == len(memory):
                 total += consumed()
-            slab = slabs[number % len(slabs)]
+            slab = memory[number % len(memory)]
             under_way.append((slab, pool.submit(os.preadv, handle, [slab], offset)))
         while under_way:
             total += consumed()

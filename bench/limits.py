@@ -7,9 +7,7 @@ of a child.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import mmap
 import os
 import re
 import shutil
@@ -21,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from child import ChildError
-from measure import flush
+from measure import flush, slabs
 
 Row = dict[str, Any]
 
@@ -47,15 +45,11 @@ def direct_read(path: Path, _size: int) -> Row:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
     except OSError as error:
         raise ChildError(str(error), unavailable=True) from None
-    slabs = [mmap.mmap(-1, _BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(_THREADS)]
-    for slab in slabs:
-        with contextlib.suppress(OSError):
-            slab.madvise(mmap.MADV_HUGEPAGE)
-        slab.write(bytes(_BLOCK))
+    memory = slabs(_THREADS, _BLOCK)
 
     def read(first: int) -> int:
         offsets = range(first * _BLOCK, size, _THREADS * _BLOCK)
-        return sum(os.preadv(handle, [slabs[first]], offset) for offset in offsets)
+        return sum(os.preadv(handle, [memory[first]], offset) for offset in offsets)
 
     try:
         with ThreadPoolExecutor(_THREADS) as pool:

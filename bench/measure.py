@@ -5,6 +5,7 @@ Only the standard library and Linux. Sizes are bytes, times are seconds.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -121,6 +122,16 @@ def touch(count: int) -> None:
         except OSError:
             # Kernels before 5.14: the tables differ more from round to round.
             return
+
+
+def slabs(count: int, size: int) -> list[mmap.mmap]:
+    """Pieces of memory of a size, written to, on huge pages where the system has them."""
+    made = [mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(count)]
+    for slab in made:
+        with contextlib.suppress(OSError):
+            slab.madvise(mmap.MADV_HUGEPAGE)
+        slab.write(bytes(size))
+    return made
 
 
 def flush(path: Path) -> None:
