@@ -260,6 +260,8 @@ impl Drop for Execution {
             // A worker that panicked has told so; its requests were not handed out.
             drop(thread.join());
         }
+        // Handles of it may live on.
+        self.shared.give_back();
     }
 }
 

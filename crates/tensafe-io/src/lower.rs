@@ -25,7 +25,7 @@ const GROUP_BYTES: u64 = 64 << 10;
 
 /// Cold bytes of a program below which reads go through the page cache: its pages cost less than the
 /// set-up of direct reads.
-const WORTH_DIRECT: u64 = 1 << 20;
+pub(crate) const WORTH_DIRECT: u64 = 1 << 20;
 
 /// Bytes of a run that are better read into their place than together with those of another memory and
 /// copied from there: a disk takes requests of this size as fast as larger ones.
@@ -207,8 +207,8 @@ impl<'p, 'f> Lowering<'p, 'f> {
 
     fn entry(&mut self, place: usize, entry: &Entry, facts: &Facts<'_>) -> Result<(), Error> {
         let Some(span) = entry.scatter.span() else {
-            let place = Placed { entry: place, place: self.place(place, entry, None)? };
-            self.program.placed.push(place);
+            let (memory, offset) = self.memory(place, entry, None)?;
+            self.program.placed.push(Placed { entry: place, place: Place::Memory { memory, offset } });
             return Ok(());
         };
         if let Some(view) = self.view(entry, facts, &span) {
@@ -216,9 +216,8 @@ impl<'p, 'f> Lowering<'p, 'f> {
             self.program.placed.push(Placed { entry: place, place: Place::View(view) });
             return Ok(());
         }
-        let place = Placed { entry: place, place: self.place(place, entry, Some((facts, &span)))? };
-        let Place::Memory { memory, offset } = place.place else { return Ok(()) };
-        self.program.placed.push(place);
+        let (memory, offset) = self.memory(place, entry, Some((facts, &span)))?;
+        self.program.placed.push(Placed { entry: place, place: Place::Memory { memory, offset } });
         let placed = self.program.placed.len() - 1;
         // A single small run is not worth the question.
         let asked = entry.scatter.single().is_none() || (facts.in_memory && !entry.is_whole());
@@ -228,7 +227,8 @@ impl<'p, 'f> Lowering<'p, 'f> {
         let gap = if from_memory { u64::MAX } else { facts.gap_bytes(resident) };
         let staged = matches!(self.program.memories.get(memory), Some(Memory::Device { .. }));
         for (number, run) in (0u64..).zip(entry.scatter.runs_from(0)) {
-            self.run(&Piece { placed, number, memory, offset, from_memory, gap, staged }, entry, run);
+            let len = run.len;
+            self.run(&Piece { placed, number, len, memory, offset, from_memory, gap, staged }, entry, run);
         }
         Ok(())
     }
@@ -245,20 +245,20 @@ impl<'p, 'f> Lowering<'p, 'f> {
         wanted.then(|| run.from..run.from.saturating_add(run.len))
     }
 
-    /// A place in memory for a tensor: small neighbours share one.
-    fn place(
+    /// A memory for a tensor, and the offset in it: small neighbours share one.
+    fn memory(
         &mut self,
         place: usize,
         entry: &Entry,
         read: Option<(&Facts<'_>, &Range<u64>)>,
-    ) -> Result<Place, Error> {
+    ) -> Result<(usize, u64), Error> {
         let next = self.program.memories.len();
         if entry.destination_strides().is_some() {
             let staged = (self.staged)(place);
             let memory =
                 if staged { Memory::Device { entry: place } } else { Memory::Caller { entry: place } };
             self.program.memories.push(memory);
-            return Ok(Place::Memory { memory: next, offset: 0 });
+            return Ok((next, 0));
         }
         let bytes = entry.bytes();
         if let Some(budget) = self.program.budget.filter(|budget| bytes > *budget) {
@@ -271,7 +271,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
             let end = offset.saturating_add(bytes);
             if end <= group {
                 *taken = end;
-                return Ok(Place::Memory { memory: next - 1, offset });
+                return Ok((next - 1, offset));
             }
         }
         let lead = match read {
@@ -284,7 +284,7 @@ impl<'p, 'f> Lowering<'p, 'f> {
             _ => 0,
         };
         self.program.memories.push(Memory::Own { bytes, lead });
-        Ok(Place::Memory { memory: next, offset: 0 })
+        Ok((next, 0))
     }
 
     /// Bytes that tensors which share a memory may have together.
@@ -376,10 +376,10 @@ impl<'p, 'f> Lowering<'p, 'f> {
         let last = self.program.copies.get_mut(open.read.copies.clone()).and_then(<[Copy]>::last_mut);
         match last {
             Some(copy)
+                // Of several runs none is cut: what begins one may be followed by its rest alone.
                 if copy.placed == piece.placed
-                    && skip == 0
+                    && run.len == piece.len
                     && copy.skip == 0
-                    && copy.len == run.len
                     && copy.first.saturating_add(copy.count) == piece.number =>
             {
                 copy.count = copy.count.saturating_add(1);
@@ -476,10 +476,12 @@ fn whole_steps(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(STEP_BYTES).unwrap_or(bytes)
 }
 
-/// What stays the same for all runs of an entry.
+/// A run of an entry.
 struct Piece {
     placed: usize,
     number: u64,
+    /// Its bytes, of which a request may have a part.
+    len: u64,
     memory: usize,
     offset: u64,
     from_memory: bool,

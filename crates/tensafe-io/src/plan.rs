@@ -13,7 +13,7 @@ use tensafe_format::{Bounds, Dtype, Header, Index, Region, TensorInfo};
 
 use crate::{
     Error,
-    scatter::{Dimension, Scatter},
+    scatter::{Dimension, Scatter, is_dense},
 };
 
 /// The order in which tensors are read and handed out.
@@ -178,7 +178,7 @@ impl Plan {
                 let whole = whole.map_err(|e| Error::selection(&entry.name, e))?;
                 entry.scatter = Scatter::of_region(&whole, *base, Some(strides))?;
             }
-            Part::Intervals if !entry.is_dense(strides) => {
+            Part::Intervals if !is_dense(entry.dtype, &entry.shape, strides) => {
                 return Err(Error::strides(entry.dtype, &entry.shape, strides));
             }
             Part::Intervals => {}
@@ -299,16 +299,6 @@ impl Entry {
     #[must_use]
     pub fn destination_strides(&self) -> Option<&[u64]> {
         self.into.as_deref()
-    }
-
-    fn is_dense(&self, strides: &[u64]) -> bool {
-        let mut stride = self.dtype.bits();
-        let fits = self.shape.iter().zip(strides).rev().all(|(size, bytes)| {
-            let same = *size <= 1 || bytes.checked_mul(8) == Some(stride);
-            stride = stride.saturating_mul(*size);
-            same
-        });
-        fits && strides.len() == self.shape.len()
     }
 }
 

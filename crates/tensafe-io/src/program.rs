@@ -70,7 +70,7 @@ pub(crate) struct Read {
     pub(crate) copies: Range<usize>,
 }
 
-/// Runs of an entry within a request: `count` from the `first` on, or `len` bytes of one.
+/// Runs of an entry within a request: `count` whole ones from the `first` on, or `len` bytes of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Copy {
     pub(crate) placed: usize,

@@ -236,6 +236,15 @@ fn dense_strides(bits: u64, shape: &[u64]) -> Vec<u64> {
     strides
 }
 
+/// Whether strides in bytes are those of dense, row-major memory.
+pub(crate) fn is_dense(dtype: Dtype, shape: &[u64], strides: &[u64]) -> bool {
+    let dense = dense_strides(dtype.bits(), shape);
+    let mut same = dense.iter().zip(strides).zip(shape);
+    let empty = shape.contains(&0);
+    strides.len() == shape.len()
+        && same.all(|((d, s), size)| empty || *size <= 1 || s.checked_mul(8) == Some(*d))
+}
+
 /// Refuses strides under which two elements could share a place: sorted by stride, each dimension steps
 /// over all that the smaller ones reach.
 fn check_strides(region: &Region, strides: &[u64]) -> Result<(), Error> {
@@ -243,11 +252,12 @@ fn check_strides(region: &Region, strides: &[u64]) -> Result<(), Error> {
     if strides.len() != region.shape().len() {
         return Err(refuse());
     }
+    if region.bytes() == 0 {
+        return Ok(());
+    }
     if region.dtype().is_sub_byte() {
         // Where elements share bytes, only the dense layout is one.
-        let dense = dense_strides(region.dtype().bits(), region.shape());
-        let same = dense.iter().zip(strides).zip(region.shape());
-        let dense = same.into_iter().all(|((d, s), size)| *size <= 1 || s.checked_mul(8) == Some(*d));
+        let dense = is_dense(region.dtype(), region.shape(), strides);
         return if dense { Ok(()) } else { Err(refuse()) };
     }
     let mut walked: Vec<(u64, u64)> =

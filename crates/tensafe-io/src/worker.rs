@@ -258,6 +258,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Lets go of the memory that was not handed out, once nobody reads any more.
+    pub(crate) fn give_back(&self) {
+        for slot in &self.slots {
+            let target = locked(&slot.target).take();
+            // The owner of a caller's memory may take its time.
+            drop(target);
+        }
+    }
+
     pub(crate) fn room(&self, memory: usize) -> Option<Room> {
         let target = locked(&self.slots.get(memory)?.target);
         match (target.as_ref()?, self.program.memories.get(memory)?) {

@@ -398,6 +398,25 @@ fn cancelling_at_every_step_ends_without_waiting_for_the_rest() {
     }
 }
 
+#[test]
+fn what_is_over_lets_go_of_memory_while_a_handle_of_it_lives() {
+    let (_disk, file) = open(Disk::new(large()), Access::Read);
+    let mut plan = Plan::new();
+    let entry = plan.add(0, file.header(), &file.info("layers.0").unwrap(), &Selection::Whole).unwrap();
+    plan.read_into_dense(entry).unwrap();
+    let mut memory = vec![0u8; 4_096_000];
+    let owner = Arc::new(());
+    // SAFETY: the memory outlives the execution, which ends in this scope, and nobody else uses it.
+    let destination = unsafe { Destination::new(memory.as_mut_ptr(), memory.len(), Arc::clone(&owner)) };
+    let options = ExecuteOptions::default().with_destination(entry, destination);
+    let execution = Execution::start(Arc::new(plan), &[&file], options).unwrap();
+    let control = execution.control();
+    assert_eq!(Arc::strong_count(&owner), 2);
+    drop(execution);
+    assert_eq!(Arc::strong_count(&owner), 1);
+    control.cancel();
+}
+
 /// Runs `work` in a thread of its own; fails where it is not over in time.
 fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (told, over) = mpsc::channel();
@@ -704,4 +723,26 @@ fn large_neighbours_are_read_into_their_places_and_small_ones_together() {
         let found = execution.next().unwrap().unwrap().bytes;
         assert!(found[..] == bytes[range.start as usize..range.end as usize], "{name}");
     }
+}
+
+#[test]
+fn a_run_that_is_cut_where_it_is_as_long_as_the_one_before_keeps_its_length() {
+    const REQUEST: u64 = 64 << 10;
+    let bytes = bytes_of(&[("w".to_owned(), Dtype::U8, vec![5 * REQUEST])]);
+    let disk = Disk { request_bytes: REQUEST as usize, ..Disk::new(bytes.clone()) };
+    let (_disk, file) = open(disk, Access::Read);
+    let start = file.header().data_start();
+    // The second run begins `len` bytes before a border of requests: so many are cut off it.
+    let len = REQUEST / 8;
+    let second = 2 * REQUEST - len - start..4 * REQUEST;
+    let first = second.start - 100 - len..second.start - 100;
+    let mut plan = Plan::new();
+    let ranges = vec![first.clone(), second.clone()];
+    let selection = Selection::Intervals { dimension: 0, ranges };
+    plan.add(0, file.header(), &file.info("w").unwrap(), &selection).unwrap();
+    let mut execution = Execution::start(Arc::new(plan), &[&file], ExecuteOptions::default()).unwrap();
+    let found = execution.next().unwrap().unwrap().bytes;
+    let data = &bytes[start as usize..];
+    let of = |range: std::ops::Range<u64>| &data[range.start as usize..range.end as usize];
+    assert!(found[..] == [of(first), of(second)].concat());
 }
