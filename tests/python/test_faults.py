@@ -216,6 +216,18 @@ def test_a_flush_that_fails_is_an_error(drive):
     assert [row["right"] for row in drive("quick", "flush", errno.EIO, attempts=1)] == [True]
 
 
+@pytest.mark.parametrize("operation", ["convert", "writer"])
+def test_a_flush_that_failed_before_the_last_one_is_an_error(drive, operation):
+    if operation == "convert":
+        pytest.importorskip("torch")
+    early, last, name, rest = drive(operation, "flush", errno.EIO, attempts=4)
+    # The system tells of lost bytes once: the last flush succeeds.
+    for row in (early, last):
+        assert failed(row, errno.EIO, "cannot flush") and unharmed(row), row
+    assert failed(name, errno.EIO, "cannot flush the name of") and name["file"] == "new", name
+    assert rest["right"] and not rest["fired"]
+
+
 def test_writeback_starts_before_a_file_is_replaced(drive, tmp_path):
     (row,) = drive("quick", "writeback", errno.EIO, attempts=1)
     assert row["right"] and bool(row["fired"]) == (maps_saves(tmp_path) and kind_of(tmp_path) != "xfs"), row

@@ -43,8 +43,9 @@ fn move_by_kernel(source: &dyn Source, from: u64, sink: &dyn Sink, at: u64, byte
         return 0;
     }
     let (Some((input, base)), Some(output)) = (source.as_file(), sink.as_file()) else { return 0 };
-    // A source may end before its file does.
-    if from.checked_add(bytes).is_none_or(|end| end > source.len()) {
+    // A source may end before its file does, and a sink's file is as long as somebody writes.
+    let fits = |start: u64, len: u64| start.checked_add(bytes).is_some_and(|end| end <= len);
+    if !fits(from, source.len()) || sink.write_at(at.saturating_add(bytes), &[]).is_err() {
         return 0;
     }
     let mut done = 0;

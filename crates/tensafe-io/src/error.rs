@@ -357,6 +357,14 @@ pub(crate) mod refusal {
     }
 
     #[cold]
+    pub(crate) fn flush_failed_before() -> io::Error {
+        #[cfg(unix)]
+        return Errno::IO.into();
+        #[cfg(not(unix))]
+        return io::Error::other("a flush before has failed");
+    }
+
+    #[cold]
     pub(crate) fn too_many_links() -> io::Error {
         #[cfg(unix)]
         return Errno::LOOP.into();

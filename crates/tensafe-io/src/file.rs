@@ -124,7 +124,7 @@ impl Source for FileSource {
         let local = self.file_system.is_local();
         let latency = if local { Latency::Local } else { Latency::Network };
         let direct = local && self.direct.may_work();
-        SourceInfo { mappable: true, shared: local, direct, ..SourceInfo::new(latency) }
+        SourceInfo { direct, ..SourceInfo::new(latency) }
     }
 
     fn path(&self) -> Option<&Path> {

@@ -1,6 +1,8 @@
 //! Which file system a file is on: where mapping is a poor idea, and why.
 
 use std::fs::File;
+#[cfg(unix)]
+use std::path::Path;
 
 /// The kind of file system, as far as reading is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +30,7 @@ impl FileSystem {
     pub(crate) fn of(file: &File) -> Self {
         // The magic numbers of linux/magic.h and of the clients that live outside of the kernel.
         const NETWORK: [u64; 9] = [
-            0x6969,      // NFS
+            NFS,
             0x517b,      // SMB
             0xff53_4d42, // CIFS
             0xfe53_4d42, // SMB2
@@ -71,6 +73,20 @@ pub(crate) fn has_quick_pages(_: &File) -> bool {
 pub(crate) fn flushes_what_replaces(file: &File) -> bool {
     magic(file) == Some(EXT)
 }
+
+/// Whether files in a directory are on NFS.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_nfs(directory: &Path) -> bool {
+    File::open(directory).is_ok_and(|directory| magic(&directory) == Some(NFS))
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) fn is_nfs(_: &Path) -> bool {
+    false
+}
+
+#[cfg(target_os = "linux")]
+const NFS: u64 = 0x6969;
 
 /// ext2 to ext4.
 #[cfg(target_os = "linux")]

@@ -72,11 +72,11 @@ pub use filesystem::FileSystem;
 pub use group::Group;
 pub use mapping::MapPermit;
 pub use memory::MemorySource;
-pub use parallel::{read_parallel, write_parallel};
+pub use parallel::read_parallel;
 pub use plan::{Entry, Order, Plan, Selection};
 pub use pool::{limit_pool, trim_pool};
 pub use replace::{FileSink, ReplaceOptions};
-pub use sink::{MemorySink, Sink};
+pub use sink::Sink;
 pub use source::{Identity, Latency, Source, SourceInfo};
 #[cfg(target_os = "linux")]
 pub use stage::CudaStager;

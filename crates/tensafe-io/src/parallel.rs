@@ -6,13 +6,10 @@ use std::{
     thread,
 };
 
-use crate::{Error, Latency, Sink, Source};
+use crate::{Error, Latency, Source};
 
 /// Bytes below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 4 << 20;
-
-/// Bytes of one request of a parallel write.
-const WRITE_BYTES: usize = 8 << 20;
 
 /// Fills `out` with the bytes of `source` from `offset` on, in requests of the size that the
 /// source prefers, several at a time.
@@ -37,27 +34,6 @@ pub fn read_parallel(source: &dyn Source, offset: u64, out: &mut [u8]) -> Result
     // A request to a server waits more than it works.
     let at_once = if info.latency >= Latency::Network { 16 } else { processors().min(8) };
     each(requests, at_once, |(at, piece)| source.read_at(at, piece))
-}
-
-/// Writes each piece of memory to its offset in `sink`, several at a time.
-///
-/// # Errors
-/// The first that a request met; the others are not begun then.
-///
-/// # Cost
-/// Blocks. Threads of its own for more than 4 MiB in all.
-pub fn write_parallel(sink: &dyn Sink, pieces: &[(u64, &[u8])]) -> Result<(), Error> {
-    let total = pieces.iter().fold(0usize, |n, (_, bytes)| n.saturating_add(bytes.len()));
-    let mut requests = Vec::with_capacity(pieces.len());
-    for (offset, bytes) in pieces {
-        let mut at = *offset;
-        for piece in bytes.chunks(WRITE_BYTES) {
-            requests.push((at, piece));
-            at = at.saturating_add(piece.len() as u64);
-        }
-    }
-    let at_once = if total < WORTH_A_THREAD { 1 } else { processors().min(8) };
-    each(requests, at_once, |(at, piece)| sink.write_at(at, piece))
 }
 
 pub(crate) fn processors() -> usize {

@@ -15,13 +15,14 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     ops::Range,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
     DirectWrites, Error, Sink, WriteControl,
     error::refusal,
+    filesystem::is_nfs,
     write::{DirectFile, MappedFile, start_writeback, write_pieces},
 };
 
@@ -77,6 +78,11 @@ pub struct FileSink {
     options: ReplaceOptions,
     direct: Option<DirectFile>,
     mapped: Option<MappedFile>,
+    /// The directory, where the name has to be on the disk at the end: what cannot be opened is met at
+    /// the beginning.
+    directory: Option<File>,
+    /// Whether a flush failed. The system tells of bytes that it lost once: the next flush succeeds, without them.
+    lossy: AtomicBool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -115,29 +121,36 @@ impl FileSink {
     }
 
     fn begin(path: &Path, bytes: u64, options: ReplaceOptions, token: Option<&str>) -> Result<Self, Error> {
-        let target = follow(path)?;
-        let there = match fs::metadata(&target) {
+        let there = match fs::metadata(path) {
             Ok(metadata) => Some(metadata),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::os("inspect", Some(&target), e)),
+            Err(e) => return Err(Error::os("inspect", Some(path), e)),
         };
+        let streams = there.as_ref().is_some_and(|m| !m.is_file() && !m.is_dir());
+        // The link of an open pipe leads to no path.
+        let target = if streams { path.to_owned() } else { follow(path)? };
         if there.as_ref().is_some_and(fs::Metadata::is_dir) {
             return Err(Error::os("write", Some(&target), refusal::is_a_directory()));
         }
         if there.is_some() && !options.overwrite {
             return Err(Error::os("write", Some(&target), refusal::exists()));
         }
-        let streams = there.as_ref().is_some_and(|m| !m.is_file());
         let (directory, ending) = if streams {
             (std::env::temp_dir(), Ending::Stream)
         } else {
             (directory_of(&target), Ending::Rename)
         };
+        // Nobody may open what others must not read, not even before it has its mode.
+        let mode = if streams { 0o600 } else { there.as_ref().map_or(0o666, mode_of) };
         let (file, temporary) = match token {
-            Some(token) => shared_in(&directory, &target, token)?,
-            None => temporary_in(&directory, &target)?,
+            Some(token) => shared_in(&directory, &target, token, mode)?,
+            None => temporary_in(&directory, &target, mode)?,
         };
         let mut sink = Self::new(file, temporary, target, bytes, ending, options);
+        if options.durable && !streams {
+            sink.directory = open_directory(&directory)
+                .map_err(|e| Error::os("open the directory", Some(&directory), e))?;
+        }
         if let Some(metadata) = there.filter(|_| !streams) {
             sink.keep_mode(&metadata)?;
         }
@@ -159,15 +172,10 @@ impl FileSink {
         token: &str,
     ) -> Result<Self, Error> {
         let target = follow(path)?;
-        let temporary = directory_of(&target).join(shared_name(&target, token)?);
+        let directory = directory_of(&target);
+        let temporary = directory.join(shared_name(&target, token)?);
         let failed = |e| Error::os("join the file", Some(&temporary), e);
-        let mut open = OpenOptions::new();
-        open.read(true).write(true);
-        #[cfg(unix)]
-        if let Ok(flags) = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()) {
-            std::os::unix::fs::OpenOptionsExt::custom_flags(&mut open, flags);
-        }
-        let file = open.open(&temporary).map_err(failed)?;
+        let file = opened_by_several(&directory).open(&temporary).map_err(failed)?;
         let found = file.metadata().map_err(failed)?.len();
         if found != bytes {
             return Err(Error::not_joined(&temporary, "length"));
@@ -193,7 +201,9 @@ impl FileSink {
         ending: Ending,
         options: ReplaceOptions,
     ) -> Self {
-        Self { file, temporary, target, bytes, ending, options, direct: None, mapped: None }
+        let (direct, mapped, directory) = (None, None, None);
+        let lossy = AtomicBool::new(false);
+        Self { file, temporary, target, bytes, ending, options, direct, mapped, directory, lossy }
     }
 
     fn open_direct(&mut self, possible: bool) {
@@ -268,9 +278,22 @@ impl FileSink {
         Error::os_range("write", Some(&self.target), range, error)
     }
 
-    /// Waits until what was written so far, by anyone on this host, is on the disk.
+    /// Waits until what was written so far, by anyone on this host, is on the disk. After a failure it fails
+    /// again, whatever the system says.
     pub(crate) fn flush(&self) -> Result<(), Error> {
-        self.file.sync_all().map_err(|e| Error::os("flush", Some(&self.target), e))
+        self.flush_by(File::sync_all)
+    }
+
+    fn flush_by(&self, flush: impl FnOnce(&File) -> io::Result<()>) -> Result<(), Error> {
+        let failed = |e| Error::os("flush", Some(&self.target), e);
+        if let Err(e) = flush(&self.file) {
+            self.lossy.store(true, Ordering::Relaxed);
+            return Err(failed(e));
+        }
+        if self.lossy.load(Ordering::Relaxed) {
+            return Err(failed(refusal::flush_failed_before()));
+        }
+        Ok(())
     }
 
     #[cfg(unix)]
@@ -331,23 +354,25 @@ impl Sink for FileSink {
                 } else if self.mapped.is_some() && fs::symlink_metadata(&self.target).is_ok() {
                     start_writeback(&self.file);
                 }
-                fs::rename(&self.temporary, &self.target)
-                    .map_err(|e| failed("rename to", &self.target, e))?;
+                let named = if self.options.overwrite {
+                    fs::rename(&self.temporary, &self.target)
+                } else {
+                    rename_to_free(&self.temporary, &self.target)
+                };
+                named.map_err(|e| failed("rename to", &self.target, e))?;
             }
         }
-        let renamed = std::mem::replace(&mut self.ending, Ending::Committed) == Ending::Rename;
-        if renamed && self.options.durable {
-            sync_directory(&directory_of(&self.target))
-                .map_err(|e| failed("flush the name of", &self.target, e))?;
+        self.ending = Ending::Committed;
+        match self.directory.take() {
+            Some(directory) => {
+                flush_name(&directory).map_err(|e| failed("flush the name of", &self.target, e))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn flush_early(&self) {
-        if self.options.durable {
-            // The commit flushes again, and tells.
-            drop(self.file.sync_data());
-        }
+    fn flush_early(&self) -> Result<(), Error> {
+        if self.options.durable { self.flush_by(File::sync_data) } else { Ok(()) }
     }
 
     fn as_file(&self) -> Option<&File> {
@@ -409,7 +434,7 @@ fn directory_of(path: &Path) -> PathBuf {
     }
 }
 
-fn temporary_in(directory: &Path, target: &Path) -> Result<(File, PathBuf), Error> {
+fn temporary_in(directory: &Path, target: &Path, mode: u32) -> Result<(File, PathBuf), Error> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut last = refusal::exists();
     for _ in 0..64 {
@@ -423,7 +448,7 @@ fn temporary_in(directory: &Path, target: &Path) -> Result<(File, PathBuf), Erro
         name.push(format!(".{:x}-{nanos:x}-{count:x}.tmp", std::process::id()));
         let path = directory.join(name);
         // Readable too: what is streamed is read back.
-        match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+        match with_mode(OpenOptions::new().read(true).write(true).create_new(true), mode).open(&path) {
             Ok(file) => return Ok((file, path)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => last = e,
             Err(e) => return Err(Error::os("create a file in", Some(directory), e)),
@@ -433,10 +458,76 @@ fn temporary_in(directory: &Path, target: &Path) -> Result<(File, PathBuf), Erro
 }
 
 /// The temporary file that processes know by `token`; its name is taken while a save goes on.
-fn shared_in(directory: &Path, target: &Path, token: &str) -> Result<(File, PathBuf), Error> {
+fn shared_in(directory: &Path, target: &Path, token: &str, mode: u32) -> Result<(File, PathBuf), Error> {
     let path = directory.join(shared_name(target, token)?);
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+    let file = with_mode(opened_by_several(directory).create_new(true), mode).open(&path);
     file.map(|file| (file, path.clone())).map_err(|e| Error::os("create the file", Some(&path), e))
+}
+
+/// How to open a file in `directory` that several hosts write to side by side.
+///
+/// A client of NFS that has all of a page may write all of it back, and with it what another host has
+/// overwritten since: of parts that meet in a page one would be lost. It sends no more than what was written
+/// where each write is synchronous (`nfs_can_extend_write` of Linux).
+fn opened_by_several(directory: &Path) -> OpenOptions {
+    let mut open = OpenOptions::new();
+    open.read(true).write(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        let synchronous = if is_nfs(directory) { OFlags::DSYNC } else { OFlags::empty() };
+        if let Ok(flags) = i32::try_from((OFlags::NOFOLLOW | synchronous).bits()) {
+            std::os::unix::fs::OpenOptionsExt::custom_flags(&mut open, flags);
+        }
+    }
+    open
+}
+
+#[cfg(unix)]
+fn with_mode(open: &mut OpenOptions, mode: u32) -> &mut OpenOptions {
+    std::os::unix::fs::OpenOptionsExt::mode(open, mode)
+}
+
+#[cfg(not(unix))]
+fn with_mode(open: &mut OpenOptions, _: u32) -> &mut OpenOptions {
+    open
+}
+
+#[cfg(unix)]
+fn mode_of(metadata: &fs::Metadata) -> u32 {
+    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777
+}
+
+#[cfg(not(unix))]
+fn mode_of(_: &fs::Metadata) -> u32 {
+    0o666
+}
+
+/// Renames a file, unless the name has been taken.
+fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::{
+            fs::{CWD, RenameFlags, renameat_with},
+            io::Errno,
+        };
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // The file system, or the kernel, does not know how.
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            done => return Ok(done?),
+        }
+    }
+    // A second name is never one that has been taken.
+    match fs::hard_link(from, to) {
+        Ok(()) => {
+            // That the first stays is nobody's loss.
+            drop(fs::remove_file(from));
+            Ok(())
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists || fs::symlink_metadata(to).is_ok() => Err(e),
+        // A file has one name there.
+        Err(_) => fs::rename(from, to),
+    }
 }
 
 fn shared_name(target: &Path, token: &str) -> Result<OsString, Error> {
@@ -451,17 +542,22 @@ fn shared_name(target: &Path, token: &str) -> Result<OsString, Error> {
 }
 
 #[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    match File::open(directory)?.sync_all() {
+fn open_directory(directory: &Path) -> io::Result<Option<File>> {
+    File::open(directory).map(Some)
+}
+
+#[cfg(not(unix))]
+fn open_directory(_: &Path) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
+/// Waits until the names in a directory are on the disk.
+fn flush_name(directory: &File) -> io::Result<()> {
+    match directory.sync_all() {
         // Some file systems have no such thing as a flush of a directory.
         Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
         result => result,
     }
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {

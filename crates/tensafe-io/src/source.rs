@@ -88,19 +88,15 @@ pub struct SourceInfo {
     pub request_bytes: usize,
     /// What a request costs before its first byte.
     pub latency: Latency,
-    /// Whether the bytes can be mapped into memory.
-    pub mappable: bool,
-    /// Whether other processes that read the same bytes share one cache.
-    pub shared: bool,
     /// Whether bytes may be read past every cache.
     pub direct: bool,
 }
 
 impl SourceInfo {
-    /// Requests of 8 MiB to bytes that are not mappable, not shared and not to be read directly, at the given latency.
+    /// Requests of 8 MiB to bytes that are not to be read directly, at the given latency.
     #[must_use]
     pub const fn new(latency: Latency) -> Self {
-        Self { request_bytes: 8 << 20, latency, mappable: false, shared: false, direct: false }
+        Self { request_bytes: 8 << 20, latency, direct: false }
     }
 }
 

@@ -83,9 +83,9 @@ pub use tensafe_io::Error as FileError;
 pub use tensafe_io::{
     Access, Buffer, Cache, Chain, Control, CopyStager, Destination, DirectWrites, Entry, ExecuteOptions,
     Execution, Explain, ExplainedRange, FileSink, FileSource, FileSystem, Group, Identity, Latency, Loaded,
-    MapPermit, MemorySink, MemorySource, Method, OpenOptions, Order, Plan, ReplaceOptions, Selection, Sink,
-    Slab, Source, SourceInfo, Stager, TensorFile, TensorWriter, Why, WriteControl, copy_range, limit_pool,
-    read_parallel, snapshot, trim_pool, write_file, write_file_with, write_parallel,
+    MapPermit, MemorySource, Method, OpenOptions, Order, Plan, ReplaceOptions, Selection, Sink, Slab, Source,
+    SourceInfo, Stager, TensorFile, TensorWriter, Why, WriteControl, copy_range, limit_pool, read_parallel,
+    snapshot, trim_pool, write_file, write_file_with,
 };
 pub use tensafe_model::{
     Checkpoint, Conversion, ConvertOptions, Error, ErrorKind, FileReport, Finding, FoundValue, Level,

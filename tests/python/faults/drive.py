@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +85,42 @@ def loads(operation: str, directory: Path, attempt: Callable[..., dict[str, Any]
         print(json.dumps(row))
 
 
+def converted(arrays: dict[str, np.ndarray], path: Path) -> Callable[[], Any]:
+    import torch
+
+    checkpoint = path.with_name("model-checkpoint.pt")
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, checkpoint)
+    return lambda: tensafe.convert(checkpoint, path, overwrite=True)
+
+
+def written(arrays: dict[str, np.ndarray], path: Path) -> Callable[[], Any]:
+    """By a writer whose first flush may fail: what comes after is refused, or it was no failure."""
+
+    def write() -> None:
+        specs = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+        with tensafe.Writer(path, specs) as writer:
+            for name, array in arrays.items():
+                writer.write(name, array)
+            with contextlib.suppress(tensafe.IoError):
+                writer.flush()
+
+    return write
+
+
 def saves(operation: str, directory: Path, attempt: Callable[..., dict[str, Any]], attempts: int) -> None:
     path = directory / "model.safetensors"
-    old, new = {"old": np.arange(1000)}, arrays(2, 42)
+    old, new = {"old": np.arange(1000)}, arrays(2, 200 if operation == "convert" else 42)
+    if operation == "convert":
+        save = converted(new, path)
+    elif operation == "writer":
+        save = written(new, path)
+    else:
+        save = partial(tensafe.numpy.save_file, new, path, durable=operation == "durable")
     tensafe.numpy.save_file(old, path, durable=False)
+    kept = os.listdir(directory)
     for number in range(1, attempts + 1):
-        row = attempt(
-            number,
-            lambda: tensafe.numpy.save_file(new, path, durable=operation == "durable"),
-            lambda _: same(tensafe.numpy.load_file(path), new),
-        )
-        row["names"] = os.listdir(directory)
+        row = attempt(number, save, lambda _: same(tensafe.numpy.load_file(path), new))
+        row["names"] = [name for name in os.listdir(directory) if name == path.name or name not in kept]
         found = tensafe.numpy.load_file(path)
         row["file"] = "old" if same(found, old) else "new" if same(found, new) else "neither"
         del found
@@ -122,7 +148,7 @@ def main() -> None:
             row["right"] = check(found)
         return row
 
-    run = saves if operation in ("durable", "quick") else loads
+    run = loads if operation in LOADS else saves
     run(operation, Path(directory), attempt, int(attempts))
 
 

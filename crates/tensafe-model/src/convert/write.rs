@@ -258,7 +258,7 @@ impl Shared<'_> {
             copy_range(placed.source.as_ref(), from, sink, job.at, bytes)?;
             let before = self.done.fetch_add(bytes, Ordering::Relaxed);
             if before / FLUSH_BYTES != before.saturating_add(bytes) / FLUSH_BYTES {
-                sink.flush_early();
+                sink.flush_early()?;
             }
             return Ok(());
         }
