@@ -39,6 +39,13 @@ impl Content {
         Facts { info: self.source.info(), means, in_memory, resident }
     }
 
+    /// Has what was read of a range leave the page cache, where that was asked for.
+    pub(crate) fn forget(&self, range: Range<u64>) {
+        if self.cache == Cache::Drop {
+            self.source.forget(range);
+        }
+    }
+
     /// Whether the file is still the one whose header was read.
     ///
     /// # Errors

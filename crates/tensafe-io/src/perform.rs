@@ -8,7 +8,7 @@
 use std::{slice, sync::atomic::Ordering};
 
 use crate::{
-    Cache, Error, arena::Arena, content::Content, explain::Method, lower::PAGE, pool::claim, program::Read,
+    Error, arena::Arena, content::Content, explain::Method, lower::PAGE, pool::claim, program::Read,
     source::checked_range, worker::Shared,
 };
 
@@ -28,32 +28,25 @@ pub(crate) struct Room {
 
 impl Shared {
     pub(crate) fn perform(&self, read: &Read, scratch: &mut Option<Arena>) -> Result<(), Error> {
-        let Some(file) = self.files.get(read.file) else { return Ok(()) };
+        let file = self.files.get(read.file).ok_or_else(Error::cancelled)?;
         match (read.method, &file.memory) {
             (Method::Memory, Some(memory)) => {
                 let range = checked_range(&read.range, memory.len() as u64)?;
                 self.spread(read, memory.get(range).unwrap_or_default())?;
             }
             (Method::Direct, _) => {
-                if !self.read_in_place(file, read)? {
-                    self.read_apart(file, read, scratch, true)?;
+                if !self.read_in_place(file, read)? && !self.read_apart(file, read, scratch, true)? {
+                    file.forget(read.range.clone());
                 }
             }
             _ => {
                 if !self.read_straight(file, read)? {
                     self.read_apart(file, read, scratch, false)?;
                 }
-                self.forget(file, read);
+                file.forget(read.range.clone());
             }
         }
         self.count(file, read)
-    }
-
-    /// Has what was read leave the page cache, where that was asked for.
-    pub(crate) fn forget(&self, file: &Content, read: &Read) {
-        if file.cache == Cache::Drop {
-            file.source.forget(read.range.clone());
-        }
     }
 
     /// Counts a request as read, if its file is still the one that was opened.
@@ -124,14 +117,15 @@ impl Shared {
         Ok(true)
     }
 
-    /// Reads into memory of the worker, and copies the runs from there.
+    /// Reads into memory of the worker, and copies the runs from there. Whether past the cache, which
+    /// `direct` asks for.
     fn read_apart(
         &self,
         file: &Content,
         read: &Read,
         scratch: &mut Option<Arena>,
         direct: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let from = read.range.start / PAGE * PAGE;
         let len = read.range.end.next_multiple_of(PAGE).saturating_sub(from);
         let len = usize::try_from(len).map_err(|_| Error::too_large_for_host(len))?;
@@ -144,16 +138,16 @@ impl Shared {
             let len = len.max(if len > SMALL { most } else { most.min(SMALL) });
             *scratch = Some(Arena::pages(len).map_err(|e| Error::memory(len as u64, e))?);
         }
-        let Some(memory) = scratch.as_mut().and_then(|arena| arena.bytes_mut().get_mut(..len)) else {
-            return Ok(());
-        };
+        let memory = scratch.as_mut().and_then(|arena| arena.bytes_mut().get_mut(..len));
+        let memory = memory.ok_or_else(|| Error::too_large_for_host(len as u64))?;
         let done = if direct { file.source.read_direct(from, memory)? } else { None };
         Self::check_short(file, read, done.map(|done| done.saturating_sub(before) as u64))?;
         let wanted = memory.get_mut(before..before.saturating_add(bytes)).unwrap_or_default();
         if done.is_none() {
             file.source.read_at(read.range.start, wanted)?;
         }
-        self.spread(read, wanted)
+        self.spread(read, wanted)?;
+        Ok(done.is_some())
     }
 
     /// Copies the runs of a request to their memories; `bytes` are those of its range.

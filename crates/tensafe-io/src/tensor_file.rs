@@ -1,12 +1,17 @@
 //! One open safetensors file: its header and its bytes.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc, time::SystemTime};
 
 use tensafe_format::{Bounds, Header, Index, ParseOptions, TensorInfo, header_range};
 
 use crate::{
     Buffer, Error, ExecuteOptions, Execution, FileSource, Group, Latency, MapPermit, MemorySource, Plan,
-    Selection, Source, ahead, content::Content, header_cache, lower::Means, mapping, parallel::read_parallel,
+    Selection, Source, ahead,
+    content::Content,
+    header_cache,
+    lower::{Means, WORTH_DIRECT},
+    mapping,
+    parallel::read_parallel,
     source::checked_range,
 };
 
@@ -111,7 +116,7 @@ impl TensorFile {
             }
         };
         let parse = || read_header(&source, &options.parse);
-        let (identity, header) = header_cache::header(&source, &options.parse, parse)?;
+        let (identity, header) = header_cache::header(&source, &options.parse, SystemTime::now(), parse)?;
         let source = Arc::new(source);
         let content = Content::new(Arc::clone(&source) as Arc<dyn Source>, identity, options);
         let mut file = Self { content, header };
@@ -191,9 +196,18 @@ impl TensorFile {
     /// [`NotFound`](crate::ErrorKind::NotFound); [`Io`](crate::ErrorKind::Io) as [`read`](Self::read).
     ///
     /// # Cost
-    /// As [`read`](Self::read).
+    /// As [`read`](Self::read); past the page cache where the file was opened so.
     pub fn tensor(&self, name: &str) -> Result<Buffer, Error> {
-        let range = self.header.file_range(&self.info(name)?);
+        let info = self.info(name)?;
+        let range = self.header.file_range(&info);
+        let past_cache = match self.content.means {
+            Means::Memory | Means::Buffered => false,
+            Means::Direct => true,
+            Means::Auto => info.bytes() >= WORTH_DIRECT,
+        };
+        if self.content.memory.is_none() && past_cache {
+            return self.planned(&info, &Selection::Whole).map(|(_, bytes)| bytes);
+        }
         self.read(range)
     }
 
@@ -255,8 +269,8 @@ impl TensorFile {
     /// As [`read`](Self::read).
     ///
     /// # Cost
-    /// A copy where the file is in memory, else parallel reads through the page cache. Allocates
-    /// nothing.
+    /// A copy where the file is in memory, else parallel reads through the page cache, however the file was
+    /// opened. Allocates nothing.
     pub fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let range = offset..offset.saturating_add(out.len() as u64);
         let places = checked_range(&range, self.header.file_bytes())?;
@@ -265,6 +279,7 @@ impl TensorFile {
             return Ok(());
         }
         read_parallel(&*self.content.source, offset, out)?;
+        self.content.forget(range);
         self.content.check_unchanged()
     }
 
@@ -278,10 +293,13 @@ impl TensorFile {
     /// Memory for the part, none where it is one run of a file in memory. Reads what a [`Plan`] of it
     /// would: [`explain`](crate::explain()) tells.
     pub fn region(&self, name: &str, index: &[Index], bounds: Bounds) -> Result<(Vec<u64>, Buffer), Error> {
-        let info = self.info(name)?;
+        self.planned(&self.info(name)?, &Selection::Index(index.to_vec(), bounds))
+    }
+
+    /// The shape and the bytes of a plan of one entry.
+    fn planned(&self, info: &TensorInfo<'_>, selection: &Selection) -> Result<(Vec<u64>, Buffer), Error> {
         let mut plan = Plan::new();
-        let selection = Selection::Index(index.to_vec(), bounds);
-        plan.add(0, &self.header, &info, &selection)?;
+        plan.add(0, &self.header, info, selection)?;
         let shape = plan.entries().first().map(|entry| entry.shape().to_vec()).unwrap_or_default();
         let contents = vec![self.content.clone()];
         let mut execution = Execution::over(Arc::new(plan), contents, ExecuteOptions::default())?;

@@ -172,7 +172,7 @@ impl Shared {
             let end = before.saturating_add(read.range.end.saturating_sub(read.range.start));
             let wanted = out.get_mut(checked_range(&(before..end), slab_bytes)?).unwrap_or_default();
             file.source.read_at(read.range.start, wanted)?;
-            self.forget(file, read);
+            file.forget(read.range.clone());
         }
         Ok(before)
     }

@@ -37,6 +37,8 @@ pub(crate) struct Disk {
     pub(crate) fault: Mutex<Option<(usize, Fault)>>,
     pub(crate) requests: AtomicUsize,
     pub(crate) log: Mutex<Vec<(bool, Range<u64>)>>,
+    /// What was to leave the page cache.
+    pub(crate) forgotten: Mutex<Vec<Range<u64>>>,
 }
 
 impl Disk {
@@ -50,6 +52,7 @@ impl Disk {
             fault: Mutex::default(),
             requests: AtomicUsize::new(0),
             log: Mutex::default(),
+            forgotten: Mutex::default(),
         }
     }
 
@@ -57,6 +60,7 @@ impl Disk {
     pub(crate) fn arm(&self, fault: Option<(usize, Fault)>) {
         self.requests.store(0, Ordering::SeqCst);
         self.log.lock().unwrap().clear();
+        self.forgotten.lock().unwrap().clear();
         *self.fault.lock().unwrap() = fault;
     }
 
@@ -128,5 +132,9 @@ impl Source for Disk {
 
     fn resident(&self, range: Range<u64>) -> Option<u64> {
         self.resident.map(|percent| (range.end - range.start) * percent / 100)
+    }
+
+    fn forget(&self, range: Range<u64>) {
+        self.forgotten.lock().unwrap().push(range);
     }
 }
