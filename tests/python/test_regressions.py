@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import io
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -266,3 +267,73 @@ assert type(error) is safetensors.SafetensorError and str(error) == "what went w
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_memory_without_dimensions_or_without_elements_is_read_into_and_written_from(tmp_path):
+    arrays = {"scalar": np.array(3.5), "empty": np.zeros((3, 0)), "cut": np.arange(6.0).reshape(3, 2)}
+    tensafe.numpy.save_file(arrays, tmp_path / "f")
+    scalar, empty, cut = np.zeros(()), np.zeros((3, 0)), np.zeros((0, 2))
+    plan = tensafe.open(tmp_path / "f").plan().add("scalar").add("empty")
+    plan.add("cut", intervals=[(1, 1)])
+    plan.into("scalar", scalar).into("empty", empty).into("cut", cut)
+    loaded = plan.load("numpy")
+    assert scalar == 3.5
+    assert loaded["scalar"] is scalar and loaded["empty"] is empty and loaded["cut"] is cut
+    with tensafe.Writer(tmp_path / "g", {"scalar": ("F64", [])}) as writer:
+        writer.write("scalar", memoryview(arrays["scalar"]))
+    assert tensafe.numpy.load_file(tmp_path / "g")["scalar"] == 3.5
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (SystemExit(3), SystemExit),
+        (PermissionError(errno.EACCES, "locked"), tensafe.IoError),
+        (ValueError("odd"), tensafe.IoError),
+    ],
+    ids=repr,
+)
+def test_what_a_file_object_raises_is_the_cause_or_itself(raised, expected):
+    class Breaks(io.BytesIO):
+        def read(self, size=-1):
+            raise raised
+
+    with pytest.raises(expected) as error:
+        tensafe.open(Breaks(tensafe.numpy.save({"a": np.zeros(9)})))
+    if expected is tensafe.IoError:
+        assert error.value.__cause__ is raised and error.value.errno == getattr(raised, "errno", None)
+    else:
+        assert error.value is raised
+
+
+def test_halves_of_bytes_that_no_tensor_can_show_are_an_error_of_ours(tmp_path):
+    torch = pytest.importorskip("torch")
+    import tensafe.torch
+
+    header = b'{"a":{"dtype":"F4","shape":[2,3],"data_offsets":[0,3]}}     '
+    header += b" " * (-len(header) % 8)
+    (tmp_path / "f").write_bytes(len(header).to_bytes(8, "little") + header + bytes(3))
+    assert torch.float4_e2m1fn_x2
+    with pytest.raises(tensafe.SafetensorError, match="fills whole bytes"):
+        tensafe.torch.load_file(tmp_path / "f")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the page cache of Linux")
+@pytest.mark.parametrize("io", ["pread", "direct", "auto"])
+def test_a_tensor_that_is_read_leaves_the_page_cache_where_that_is_asked_for(tmp_path, io):
+    path = tmp_path / "f"
+    tensafe.numpy.save_file({"a": np.zeros(8 << 20, np.uint8)}, path)
+    if shutil.which("fincore") is None:
+        pytest.skip("nobody tells what the page cache holds")
+
+    def cached():
+        command = ["fincore", "--bytes", "--noheadings", "--output", "RES", path]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    before = cached()
+    tensor = tensafe.open(path, io=io, cache="drop")["a"]
+    assert tensor.to_numpy().nbytes == 8 << 20
+    assert cached() <= before + (256 << 10)

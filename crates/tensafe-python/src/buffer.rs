@@ -17,6 +17,7 @@ use pyo3::{
     exceptions::{PyBufferError, PyMemoryError, PyValueError},
     ffi,
     prelude::*,
+    types::PyMemoryView,
 };
 use tensafe::{Buffer, Dtype, MapPermit};
 
@@ -84,13 +85,25 @@ impl Memory {
     }
 }
 
+/// The buffer of `object`, and whether that has no dimensions: it then has no list of them, which the library
+/// takes for an error, and is shown as one dimension of its bytes.
+fn buffer_of(object: &Bound<'_, PyAny>) -> PyResult<(PyUntypedBuffer, bool)> {
+    PyUntypedBuffer::get(object).map(|buffer| (buffer, false)).or_else(|refused| {
+        let view = PyMemoryView::from(object).map_err(|_| refused.clone_ref(object.py()))?;
+        if view.getattr("ndim")?.extract::<usize>()? > 0 {
+            return Err(refused);
+        }
+        PyUntypedBuffer::get(&view.call_method1("cast", ("B",))?).map(|buffer| (buffer, true))
+    })
+}
+
 /// A Python object's buffer, held for as long as Rust reads it.
 pub(crate) struct Held(PyUntypedBuffer);
 
 impl Held {
     /// The buffer of `object`, whatever its item type.
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffer = PyUntypedBuffer::get(object)?;
+        let (buffer, _) = buffer_of(object)?;
         if buffer.is_c_contiguous() {
             Ok(Self(buffer))
         } else {

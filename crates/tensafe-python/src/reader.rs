@@ -38,8 +38,7 @@ impl Source for Reader {
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), FileError> {
-        let failed =
-            |e: PyErr| FileError::from_source("read the file object", io::Error::other(e.to_string()));
+        let failed = |e: PyErr| FileError::from_source("read the file object", io::Error::other(e));
         // Callers have released the interpreter: whoever holds the lock can always attach to it.
         let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
         Python::attach(|py| {

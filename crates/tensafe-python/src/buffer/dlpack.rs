@@ -16,7 +16,7 @@ use pyo3::{
 use tensafe::{Buffer, Dtype};
 
 use super::WORTH_RELEASING;
-use crate::errors::raise;
+use crate::errors::{raise, unsupported_packing};
 
 #[repr(C)]
 pub(super) struct Device {
@@ -196,9 +196,8 @@ fn capsule<'py, M: Managed>(
 fn count_bytes(shape: &mut [i64], dtype: Dtype) -> PyResult<()> {
     let bits = i64::try_from(dtype.bits()).unwrap_or(8);
     let last = shape.last_mut().and_then(|last| Some((last.checked_mul(bits)?, last)));
-    let (total, last) = last.filter(|(total, _)| total % 8 == 0).ok_or_else(|| {
-        PyValueError::new_err(format!("{dtype} needs a last dimension that fills whole bytes"))
-    })?;
+    let (total, last) =
+        last.filter(|(total, _)| total % 8 == 0).ok_or_else(|| unsupported_packing(dtype.name()))?;
     *last = total / 8;
     Ok(())
 }

@@ -3,14 +3,13 @@
 use std::ffi::{CStr, c_void};
 
 use pyo3::{
-    buffer::PyUntypedBuffer,
     exceptions::{PyBufferError, PyValueError},
     ffi, intern,
     prelude::*,
 };
 use tensafe::Destination;
 
-use super::dlpack::Unversioned;
+use super::{buffer_of, dlpack::Unversioned};
 
 /// Memory of a device that the runtime of CUDA or of ROCm copies to.
 const DEVICES: [i32; 2] = [2, 10];
@@ -89,9 +88,13 @@ impl Lent {
     }
 
     fn of_buffer(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffer = PyUntypedBuffer::get(object)?;
+        let (buffer, is_scalar) = buffer_of(object)?;
         if buffer.readonly() {
             return Err(PyBufferError::new_err("the memory to read into may not be written"));
+        }
+        if is_scalar {
+            let (start, element) = (buffer.buf_ptr(), buffer.len_bytes() as u64);
+            return Self::new(start, element, Vec::new(), Vec::new(), false, buffer);
         }
         let sizes = |numbers: &[usize]| numbers.iter().map(|n| *n as u64).collect::<Vec<_>>();
         let shape = sizes(buffer.shape());
