@@ -25,7 +25,7 @@ use std::{
 
 use serde_json::Value as Json;
 use tensafe_format::Dtype;
-use tensafe_io::Source;
+use tensafe_io::{FileSource, Identity, Source};
 use tensafe_pickle::Element;
 
 use crate::{Error, zero};
@@ -115,6 +115,8 @@ pub struct Pickled {
     /// What floats become where nobody asks for another dtype.
     pub(crate) dtype: Option<Dtype>,
     path: Option<PathBuf>,
+    /// What the tensors' bytes are read from, and what told its content from another when it was opened.
+    opened: Vec<(Arc<dyn Source>, Option<Identity>)>,
 }
 
 /// A tensor, and the way over its storage.
@@ -168,6 +170,12 @@ pub struct SeenSymbol {
     pub known: bool,
 }
 
+#[cold]
+pub(crate) fn changed(path: &Path) -> tensafe_io::Error {
+    let changed = std::io::Error::other("the file was changed since its pickle was read");
+    tensafe_io::Error::from_os("read", path, changed)
+}
+
 impl Pickled {
     /// Opens the checkpoint at `path`: a file, an index of shards (`pytorch_model.bin.index.json`), or
     /// a directory that holds one, or that is one of DeepSpeed's: the parts of all ranks, put together.
@@ -197,6 +205,33 @@ impl Pickled {
     /// As [`open`](Self::open).
     pub fn from_source(source: Arc<dyn Source>, options: &PickledOptions) -> Result<Self, Error> {
         open::source(source, options)
+    }
+
+    /// Opens a file that tensors, or pickles, are in.
+    fn open_file(&mut self, path: &Path) -> Result<Arc<dyn Source>, Error> {
+        let source: Arc<dyn Source> = Arc::new(FileSource::open(path)?);
+        self.watch(&source)?;
+        Ok(source)
+    }
+
+    /// Remembers what the content of a source is, before it is read.
+    fn watch(&mut self, source: &Arc<dyn Source>) -> Result<(), Error> {
+        let identity = source.identity()?;
+        self.opened.push((Arc::clone(source), identity));
+        Ok(())
+    }
+
+    /// Whether all that was read is of the content that was there when it was opened.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) where a file was changed in place.
+    pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
+        for (source, identity) in &self.opened {
+            if source.identity()? != *identity {
+                return Err(changed(source.path().unwrap_or_else(|| Path::new(""))).into());
+            }
+        }
+        Ok(())
     }
 
     /// What it was opened by.

@@ -101,6 +101,7 @@ impl Conversion {
         }
         let index = self.index_sink(replace)?;
         self.move_bytes(&sinks, progress)?;
+        self.pickled.check_unchanged()?;
         for mut sink in sinks.into_iter().chain(index) {
             sink.commit()?;
         }
@@ -217,6 +218,7 @@ impl Conversion {
             }
             read.push((tensor.clone(), buffer));
         }
+        self.pickled.check_unchanged()?;
         // In the order of the checkpoint, aliases where they stood.
         let places: std::collections::HashMap<&str, usize> = self
             .pickled

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use tensafe_container::{ByteOrder, Descr, Npy, decompress, detect};
-use tensafe_io::{Buffer, FileSource, MemorySource, Source};
+use tensafe_io::{Buffer, MemorySource, Source};
 use tensafe_pickle::{Array, ArrayData, Element, Id, Number, Quantizer, Storage, Tensor, Value};
 
 use super::{
@@ -269,7 +269,7 @@ impl<'w> Walk<'w, '_> {
         let Some(directory) = self.directory else {
             return self.refuse(Refusal::NoStorage { path: path.join("."), key: name.to_owned() });
         };
-        let source: Arc<dyn Source> = Arc::new(FileSource::open(directory.join(name))?);
+        let source = self.into.open_file(&directory.join(name))?;
         let limits = &self.options.container_limits;
         let failed = |e| Error::container(source.path(), e);
         let Some(array) = shaped else {

@@ -11,7 +11,7 @@ use std::{
 
 use tensafe_container::{Kind, Npy, Window, decompress, detect};
 use tensafe_format::{ParseOptions, ShardIndex};
-use tensafe_io::{Buffer, FileSource, MemorySource, Source, TensorFile};
+use tensafe_io::{Buffer, MemorySource, Source, TensorFile};
 use tensafe_pickle::{Bytes, Dialect, LegacyStream, Pickle, evaluate_stream, known_symbol};
 
 use super::{
@@ -61,6 +61,7 @@ pub(super) fn at_path(path: &Path, options: &PickledOptions) -> Result<Pickled> 
 pub(super) fn source(source: Arc<dyn Source>, options: &PickledOptions) -> Result<Pickled> {
     let path = source.path().map(PathBuf::from);
     let mut opening = Opening::new(options);
+    opening.pickled.watch(&source)?;
     opening.source(&source, &[], "", 0)?;
     opening.done(path.as_deref().unwrap_or_else(|| Path::new("")))
 }
@@ -167,7 +168,7 @@ impl<'o> Opening<'o> {
     }
 
     fn file(&mut self, path: &Path) -> Result<()> {
-        let source: Arc<dyn Source> = Arc::new(FileSource::open(path)?);
+        let source = self.pickled.open_file(path)?;
         self.directory = Some(path.parent().unwrap_or_else(|| Path::new("")).to_owned());
         self.source(&source, &[], "", 0).map_err(|e| e.in_file(path))
     }

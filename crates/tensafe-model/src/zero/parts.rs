@@ -8,6 +8,8 @@ use std::{
 
 use tensafe_io::{Error, FileSource, Identity, Latency, MemorySource, Source, SourceInfo};
 
+use crate::pickled::changed;
+
 /// Bytes of a source, half-open.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
@@ -131,8 +133,7 @@ impl Source for Reopened {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let source = FileSource::open(&self.path)?;
         if source.identity()? != self.identity {
-            let changed = std::io::Error::other("the file was changed since its pickle was read");
-            return Err(Error::from_os("read", &self.path, changed));
+            return Err(changed(&self.path));
         }
         source.read_at(offset, out)
     }

@@ -279,3 +279,33 @@ fn what_a_source_holds_beyond_the_checkpoint_is_not_read_as_part_of_it() {
     let source = memory([&whole[..], b"secret"].concat());
     assert_eq!(refusal(Pickled::from_source(source, &PickledOptions::default())).0, ErrorKind::Format);
 }
+
+#[test]
+fn a_checkpoint_that_changes_in_place_while_it_is_converted_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let input = directory.path().join("in.pt");
+    let output = directory.path().join("out.safetensors");
+    fs::write(&input, several()).unwrap();
+    fs::write(&output, "old").unwrap();
+    let mut options = ConvertOptions::default();
+    options.overwrite = true;
+    let opened = Pickled::open(&input, &PickledOptions::default()).unwrap();
+    let conversion = Conversion::plan(opened, &output, &options).unwrap();
+    let file = fs::File::options().write(true).open(&input).unwrap();
+    let mut changed = false;
+    let done = conversion.write(&mut |_| {
+        if !changed {
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            changed = true;
+        }
+        ControlFlow::Continue(())
+    });
+    let (kind, text) = refusal(done);
+    assert_eq!(kind, ErrorKind::Io);
+    assert!(text.contains("in.pt") && text.contains("was changed since"), "{text}");
+    assert_eq!(fs::read(&output).unwrap(), b"old");
+    assert_eq!(listing(directory.path()), ["in.pt", "out.safetensors"]);
+    // As it is now, it is converted.
+    let opened = Pickled::open(&input, &PickledOptions::default()).unwrap();
+    Conversion::plan(opened, &output, &options).unwrap().write(&mut go_on()).unwrap();
+}
