@@ -84,12 +84,12 @@ def test_an_unknown_tensor_is_a_key_error(path):
 
 def test_a_closed_file_says_so(path):
     with tensafe.safe_open(path, "np") as file:
-        part = file.get_slice("a")
+        pass
     for attempt in (
         file.keys,
         file.get_tensors,
         file.metadata,
-        lambda: part[:2],
+        lambda: file.get_slice("a"),
         lambda: file.get_tensor("a"),
         file.__enter__,
     ):

@@ -17,6 +17,8 @@ def round_trips(framework, tensors, to_numpy, tmp_path):
     module.save_file(tensors, tmp_path / "f", {"k": "v"})
     data = module.save(tensors, {"k": "v"})
     assert (tmp_path / "f").read_bytes() == data
+    with pytest.raises(TypeError, match="os.PathLike"):
+        module.save_file(tensors, None)
     assert all(tensors[name] is kept[name] for name in kept), "the caller's dict is not changed"
     expected = {name: to_numpy(tensor) for name, tensor in tensors.items()}
     loads = [

@@ -109,6 +109,34 @@ def test_bounds_beyond_the_end_are_refused_but_for_torch(path, access):
         assert part[None].shape == (1, 10, 5) and part[[1, 2]].shape == (2, 5)
 
 
+@FRAMEWORKS
+def test_an_index_beyond_the_end_is_an_index_error_and_ends_a_loop(path, framework, to_numpy, access):
+    with opened(path, framework, **access) as file:
+        rows = list(file.get_slice("a"))
+        assert len(rows) == 10 and all(np.array_equal(to_numpy(row), A[i]) for i, row in enumerate(rows))
+        assert list(file.get_slice("e")) == [] == list(file.get_slice("s"))
+        for name, index in [
+            ("a", 10),
+            ("a", -11),
+            ("a", 10**30),
+            ("a", np.s_[:, 5]),
+            ("a", np.s_[0, 0, 0]),
+            ("e", 0),
+            ("s", 0),
+            ("s", np.s_[:]),
+        ]:
+            with pytest.raises(tensafe.UsageError) as error:
+                file.get_slice(name)[index]
+            assert isinstance(error.value, IndexError), index
+
+
+def test_a_cut_within_a_byte_is_no_end_of_a_loop(write_file):
+    path = write_file({"w": entry("F4", [4], 0, 2)}, bytes(2))
+    for framework in ("np", "pt"):
+        with opened(path, framework) as file, pytest.raises(tensafe.UsageError, match="byte border"):
+            list(file.get_slice("w"))
+
+
 def test_writing_to_a_tensor_does_not_change_the_file(path, access):
     before = path.read_bytes()
     arrays = tensafe.numpy.load_file(path, **access)
@@ -140,6 +168,16 @@ def test_tensors_outlive_the_file_and_its_handle(path, access):
     path.unlink()
     gc.collect()
     assert np.array_equal(np.asarray(kept[0]), A)
+
+
+@FRAMEWORKS
+def test_a_slice_outlives_its_file(path, framework, to_numpy, access):
+    with opened(path, framework, **access) as file:
+        part = file.get_slice("a")
+    del file
+    path.unlink()
+    assert (part.get_shape(), part.get_dtype()) == ([10, 5], "F32") and "[10, 5]" in repr(part)
+    assert np.array_equal(to_numpy(part[:1]), A[:1])
 
 
 def test_loading_copies_nothing(tmp_path):
@@ -215,14 +253,17 @@ def test_devices_are_strings_numbers_and_torch_devices(path):
     torch = pytest.importorskip("torch")
     pytest.importorskip("tensafe.torch")
 
-    for device in ("cpu", torch.device("cpu")):
+    # The published package takes None for the CPU, too.
+    for device in ("cpu", torch.device("cpu"), None):
         assert tensafe.torch.load_file(path, device)["a"].device.type == "cpu"
+        assert tensafe.safe_open(path, "pt", device).get_slice("a")[:2].device.type == "cpu"
+        assert tensafe.safe_open(path, "np", device).get_tensor("a").shape == (10, 5)
     for device in ("meta", torch.device("meta")):
         meta = tensafe.torch.load_file(path, device)
         assert meta["a"].is_meta and meta["a"].shape == (10, 5) and meta["a"].dtype == torch.float32
         assert tensafe.safe_open(path, "pt", device).get_slice("a")[:2].shape == (2, 5)
     tensafe.safe_open(path, "pt", "cuda:0"), tensafe.safe_open(path, "pt", 0)
-    for device in ("gpu", "cuda:x", "mps:1", -1, None):
+    for device in ("gpu", "cuda:x", "mps:1", -1):
         with pytest.raises(tensafe.SafetensorError, match="is invalid"):
             tensafe.safe_open(path, "pt", device)
     with pytest.raises(tensafe.SafetensorError, match="not supported for framework"):

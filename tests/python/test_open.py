@@ -189,6 +189,25 @@ def test_a_file_object_is_read_from_its_start_in_pieces_of_any_size(path):
         model["b.weight"].to_numpy()
 
 
+def test_a_file_object_that_is_called_as_a_local_file_is_read_itself(path, monkeypatch):
+    class Remote:
+        def __init__(self, data):
+            self.file = io.BytesIO(data)
+            self.name, self.seek, self.read, self.tell = (
+                path.name,
+                self.file.seek,
+                self.file.read,
+                self.file.tell,
+            )
+
+    monkeypatch.chdir(path.parent)
+    source = Remote(tensafe.numpy.save({"other": A + 1}))
+    model = tensafe.open(source)
+    assert list(model) == ["other"] and np.array_equal(model["other"].to_numpy(), A + 1)
+    with tensafe._safe_open_handle(source, "np") as file:
+        assert file.keys() == ["other"]
+
+
 def test_a_file_of_a_remote_file_system_opens(path):
     fsspec = pytest.importorskip("fsspec")
     system = fsspec.filesystem("memory")

@@ -126,6 +126,40 @@ def test_memory_that_does_not_fit_is_refused(path: Path) -> None:
         plan.into("cube", locked)
 
 
+@pytest.mark.parametrize("framework", ["torch", "numpy"])
+@pytest.mark.parametrize("order", ["file", "plan"])
+def test_all_tensors_come_in_the_order_of_reading(path: Path, order: str, framework: str) -> None:
+    model = tensafe.open(path)
+    plan = model.plan(order=order).add("i64").add("cube").add("large").add("scalar")
+    plan.into("cube", np.zeros((4, 6, 10), np.float32) if framework == "numpy" else torch.zeros(4, 6, 10))
+    names = plan.names if order == "plan" else model._checkpoint().offset_names()
+    assert list(plan.load(framework)) == [name for name in names if name in plan.names]
+    assert list(dict(plan.execute(framework))) == list(plan.load(framework))
+
+
+def test_intervals_are_read_into_strided_memory(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    expected = torch.cat([tensors["large"][100:300], tensors["large"][700:800]])
+    outs = [torch.zeros(300, 3000)[:, :1500], torch.zeros(1500, 300).t(), torch.zeros(300, 1500)]
+    for out in [*outs, np.zeros((300, 3000), np.float32)[:, ::2]]:
+        plan = tensafe.open(path).plan().add("large", intervals=[(100, 300), (700, 800)])
+        loaded = plan.into("large", out).load("numpy" if isinstance(out, np.ndarray) else "torch")
+        assert loaded["large"] is out
+        assert torch.equal(torch.as_tensor(out), expected)
+    plan = tensafe.open(path).plan().add("large", intervals=[(100, 300), (700, 800)])
+    with pytest.raises(tensafe.UsageError, match="strides of"):
+        plan.into("large", torch.zeros(1500).expand(300, 1500))
+
+
+def test_a_tensor_is_read_into_one_place(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    plan = tensafe.open(path).plan()
+    for name, out in (("cube", torch.zeros(4, 6, 10)), ("f8", torch.zeros(32, 16))):
+        plan.add(name).into(name, out)
+        for other in (torch.zeros_like(out), torch.zeros_like(out, dtype=torch.float64)):
+            with pytest.raises(tensafe.UsageError, match=f"tensor `{name}` is read into memory .* already"):
+                plan.into(name, other)
+        assert plan.load()[name] is out and torch.equal(out, tensors[name].to(out.dtype))
+
+
 def test_mistakes_are_named(path: Path) -> None:
     model = tensafe.open(path)
     for make, text in [
@@ -149,6 +183,29 @@ def test_mistakes_are_named(path: Path) -> None:
             make()
     with pytest.raises(tensafe.TensorNotFoundError):
         model.plan().add("missing")
+
+
+@pytest.mark.parametrize("framework", ["torch", "numpy"])
+def test_memory_and_dtypes_of_another_framework_are_refused(path: Path, framework: str) -> None:
+    model = tensafe.open(path)
+    arrays, foreign = np.zeros((4, 6, 10)), torch.zeros(4, 6, 10, dtype=torch.float64)
+    own, other = (foreign, arrays) if framework == "torch" else (arrays, foreign)
+    dtype = torch.float64 if framework == "torch" else np.float64
+    plan = model.plan().add("cube").into("cube", other)
+    for run in (plan.load, plan.execute):
+        with pytest.raises(tensafe.UsageError, match=f"`cube` is read into .* {framework} does not convert"):
+            run(framework)
+    model.plan().add("cube").into("cube", own).load(framework)
+    # Nothing has to be converted to memory of the file's dtype.
+    lent = np.zeros((4, 6, 10), np.float32) if framework == "torch" else torch.zeros(4, 6, 10)
+    plan = model.plan().add("cube").into("cube", lent)
+    assert plan.load(framework)["cube"] is lent
+    with pytest.raises(tensafe.UsageError, match="tensor `cube` is read into"):
+        plan.cast(dtype).load(framework)
+    for wrong in ("nonsense", torch.float64 if framework == "numpy" else np.float64):
+        plan = model.plan().add("cube").cast(wrong)
+        with pytest.raises(tensafe.UsageError, match=f"tensor `cube`: .* is no dtype of {framework}"):
+            plan.load(framework)
 
 
 def test_equal_plans_are_equal_in_every_process(path: Path) -> None:
@@ -183,6 +240,25 @@ def test_filter_cast_and_progress(path: Path, tensors: dict[str, torch.Tensor]) 
     assert same(loaded["large"], tensors["large"])
     assert [step.tensors_done for step in seen] == [1, 2, 3]
     assert seen[-1].bytes_done == seen[-1].bytes_total >= plan.nbytes
+
+
+def test_a_filter_forgets_what_was_said_of_the_others(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    lent, copied = torch.full((4, 6, 10), -1.0), torch.full((32, 16), -1.0)
+    plan = tensafe.open(path).plan().add("bf16").add("cube").into("cube", lent).add("f8").into("f8", copied)
+    plan.add("i64").pad("i64", (60,)).add("scalar").cast(torch.float64, lambda name: name != "cube")
+    running = plan.execute()
+    loaded = plan.filter(lambda name: name == "bf16").load()
+    assert list(loaded) == ["bf16"] and loaded["bf16"].dtype == torch.float64
+    # What was begun earlier is carried out as it was.
+    assert len(dict(running)) == 5 and torch.equal(lent, tensors["cube"])
+    lent.fill_(-1)
+    names = ("cube", "f8", "i64", "scalar")
+    plan.filter(lambda name: False)
+    for name in names:
+        plan.add(name)
+    for loaded in (plan.load(), dict(plan.execute())):
+        assert set(loaded) == set(names) and all(same(loaded[name], tensors[name]) for name in names)
+    assert (lent == -1).all() and plan.shape("i64") == (50,)
 
 
 def test_an_explanation_says_what_is_read_and_why(path: Path) -> None:

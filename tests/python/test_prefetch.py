@@ -260,6 +260,25 @@ def test_any_order_of_asking_ends(shards, budget):
             assert loader._held == 0
 
 
+@pytest.mark.parametrize("first", [(), ("a",)], ids=["iterated", "taken"])
+def test_a_part_that_begins_while_a_tensor_of_it_is_taken_loses_none(path, first, monkeypatch):
+    with tensafe.safe_open(path, "pt") as file:
+        with monkeypatch.context() as held:
+            held.setattr(tensafe.PrefetchLoader, "_begin", lambda loader: None)
+            loader = file.prefetch()
+        taken = loader._taken
+
+        def overtaken(*arguments):
+            # Between the lock and the loading, reading comes to the part.
+            loader._begin_more()
+            return taken(*arguments)
+
+        monkeypatch.setattr(loader, "_taken", overtaken)
+        loaded = {name: loader.take(name) for name in first}
+        same(loaded | dict(loader))
+        assert loader._held == 0
+
+
 def test_a_tensor_that_no_budget_of_this_size_has_room_for_is_told_at_once(shards):
     with (
         tensafe.safe_open(shards[0], "pt") as file,

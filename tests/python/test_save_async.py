@@ -168,6 +168,38 @@ def test_a_failure_that_nobody_asked_for_is_a_warning(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_failure_that_was_told_is_no_warning(tmp_path, asked):
+    from tensafe._save import start_save
+
+    gate = threading.Event()
+
+    def fails(start, stop):
+        gate.wait(60)
+        raise RuntimeError("the device is gone")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        entries = [("a", "uint8", [10], fails)]
+        handle = start_save(entries, tmp_path / "f", None, snapshot=False, durable=False, align=8)
+        # A wait that ends too early tells nothing.
+        with pytest.raises(TimeoutError):
+            handle.result(0)
+        gate.set()
+        if asked:
+            with pytest.raises(RuntimeError, match="gone"):
+                handle.result(60)
+        while not handle.done():
+            pass
+        del handle
+        for thread in threading.enumerate():
+            if thread.name.startswith("save "):
+                thread.join()
+        gc.collect()
+    warned = [str(w.message) for w in caught if str(tmp_path) in str(w.message)]
+    assert bool(warned) != asked
+
+
 def test_the_interpreter_waits_for_saves_before_it_exits(tmp_path):
     program = f"""
 import sys, threading, time, numpy as np, tensafe.numpy

@@ -152,6 +152,21 @@ def test_what_has_no_dtype_is_refused_with_advice():
         tensafe.torch.save({"a": quantized})
 
 
+def test_no_path_is_a_type_error_and_not_a_save_that_is_lost():
+    def refused(save, *arguments):
+        with pytest.raises(TypeError, match="expected str, bytes or os.PathLike object, not NoneType"):
+            save(*arguments)
+
+    refused(tensafe.numpy.save_file, {"a": np.zeros(2)}, None)
+    refused(tensafe.numpy.save_file_async, {"a": np.zeros(2)}, None)
+    refused(tensafe.Writer, None, {"a": ("F64", [2])})
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("tensafe.torch")
+
+    refused(tensafe.torch.save_file, {"a": torch.zeros(2)}, None)
+    refused(tensafe.torch.save_model, torch.nn.Linear(2, 2), None)
+
+
 def test_the_callers_dict_is_not_changed(tmp_path):
     jnp = pytest.importorskip("jax.numpy")
     pytest.importorskip("tensafe.flax")
@@ -170,6 +185,37 @@ def test_torch_views_are_saved_as_they_read():
     saved = tensafe.torch.load(tensafe.torch.save({"conj": z.conj(), "neg": z.conj().imag.contiguous()}))
     assert torch.equal(saved["conj"], z.conj().resolve_conj())
     assert torch.equal(saved["neg"], torch.tensor([-2.0, 4.0]))
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "complex64"])
+def test_one_element_of_any_stride_is_saved_as_it_reads(shape, dtype, tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("tensafe.torch")
+
+    whole = torch.arange(6).reshape(2, 3).to(getattr(torch, dtype))
+    # Contiguous, as one element is, whatever its strides are.
+    tensors = {"a": whole.as_strided(shape, (3,) * len(shape), 4)}
+    alone = {"a": whole.new_empty(1).as_strided(shape, (3,) * len(shape)).fill_(4)}
+    assert tensors["a"].is_contiguous() and alone["a"].stride(0) == 3
+    expected = tensafe.torch.save({"a": torch.full(shape, 4, dtype=whole.dtype)})
+    assert tensafe.torch.save(tensors) == expected
+    path = tmp_path / "f"
+    for save in (
+        lambda: tensafe.torch.save_file(tensors, path),
+        lambda: tensafe.torch.save_file_async(tensors, path).result(),
+        lambda: tensafe.torch.save_model(torch.nn.ParameterDict(alone), path),
+    ):
+        save()
+        assert path.read_bytes() == expected
+        path.unlink()
+    with tensafe.Writer(path, {"a": (whole.dtype, shape)}) as writer:
+        writer["a"] = tensors["a"]
+    assert torch.equal(tensafe.torch.load_file(path)["a"], tensors["a"])
+    kept = []
+    spec = tensafe.torch._flatten_as_ptr(tensors, kept)["a"]
+    assert tensafe.serialize({"a": spec}, None) == expected
+    assert bytes(tensafe.torch._flat(tensors["a"])) == expected[-whole.element_size() :]
 
 
 def test_saving_takes_little_memory_beyond_the_tensors(tmp_path):

@@ -51,6 +51,10 @@ class UsageTypeError(UsageError, TypeError):
     """The request holds something of a type that makes no sense."""
 
 
+class UsageIndexError(UsageError, IndexError):
+    """The request is for a part that is none of the tensor."""
+
+
 class UnsupportedError(SafetensorError, NotImplementedError):
     """The framework or the platform cannot do it; the text says what to do instead."""
 

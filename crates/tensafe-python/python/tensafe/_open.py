@@ -32,8 +32,6 @@ def checkpoint_of_handle(handle: Any, access: _options.Access, lenient: bool | N
     # A file without a path, such as a temporary one, has a number for a name.
     if same and not isinstance(name, int):
         return checkpoint_of_path(os.fsdecode(name), access, lenient)  # type: ignore[arg-type]
-    if isinstance(name, str) and not hasattr(handle, "readinto") and os.path.isfile(name):
-        return checkpoint_of_path(name, access, lenient)
     return Checkpoint.from_reader(handle, lenient=_options.lenient(lenient))
 
 

@@ -52,7 +52,9 @@ def access(backend: str, io: str | None, owned: bool, cache: str = "keep") -> Ac
 
 
 def device(asked: Any) -> str | int:
-    """A device as frameworks spell it: a string, or the bare number of an accelerator."""
+    """A device as frameworks spell it: a string, or the bare number of an accelerator; ``None`` is the CPU."""
+    if asked is None:
+        return "cpu"
     if isinstance(asked, int) and not isinstance(asked, bool):
         if asked < 0:
             raise SafetensorError(f"device {asked} is invalid")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -134,6 +135,11 @@ class Plan:
     def filter(self, keep: Callable[[str], bool]) -> Plan:
         """Keeps the tensors for whose names ``keep`` says yes."""
         self._shapes = {name: shape for name, shape in self._shapes.items() if keep(name)}
+        # A tensor that is added again is as new.
+        self._out = {name: out for name, out in self._out.items() if name in self._shapes}
+        self._casts = {name: dtype for name, dtype in self._casts.items() if name in self._shapes}
+        self._copied = self._copied & self._shapes.keys()
+        self._padded = {name: shape for name, shape in self._padded.items() if name in self._shapes}
         self._plan.keep(set(self._shapes))
         return self
 
@@ -141,11 +147,14 @@ class Plan:
         """Reads a tensor of the plan into ``out``, a tensor of torch or an array of numpy of its shape.
 
         Memory on the host with elements of the same dtype is read into directly, contiguous or strided;
-        anything else, such as memory of a device or another dtype, is read beside it and copied.
+        anything else, such as memory of a device or another dtype, is read beside it and copied, and so
+        are intervals to strided memory.
         ``out`` must not be used by anything else until the plan was carried out.
         """
         if name not in self._shapes:
             raise UsageError(f"tensor `{name}` is not in the plan")
+        if name in self._out:
+            raise UsageError(f"tensor `{name}` is read into memory of the caller already")
         if name in self._padded:
             raise UsageError(f"tensor `{name}` is padded, it is not read into memory of the caller")
         if tuple(out.shape) != self._shapes[name]:
@@ -154,12 +163,25 @@ class Plan:
             )
         adapter = _adapter_of(out)
         lendable = adapter._lendable(out, self._dtype(name))
-        if lendable is None:
+        if lendable is None or not self._lend(name, lendable):
             self._copied.add(name)
-        else:
-            self._plan.lend(name, lendable)
         self._out[name] = out
         return self
+
+    def _lend(self, name: str, memory: Any) -> bool:
+        """Whether ``memory`` can be read into directly; an error where it cannot hold the tensor."""
+        try:
+            self._plan.lend(name, memory)
+        except UsageError as error:
+            # Intervals are read into dense memory alone, and copied to what would do for a slice.
+            sliced = _Plan(self._checkpoint)
+            try:
+                sliced.add(name, expression=tuple(slice(size) for size in self._shapes[name]))
+                sliced.lend(name, memory)
+            except UsageError:
+                raise error from None
+            return False
+        return True
 
     def cast(self, dtype: Any, names: Callable[[str], bool] | None = None) -> Plan:
         """Converts the tensors of floating-point dtypes to ``dtype``, a dtype of the framework, as each
@@ -274,7 +296,10 @@ class Plan:
         with running:
             if running._plain:
                 tensors: dict[str, Any] = running._adapter._run_all(running._running)
-                return {**tensors, **self._out} if self._out else tensors
+                if not self._out:
+                    return tensors
+                tensors |= self._out
+                return {name: tensors[name] for name, *_ in running._running.order()}
             return dict(running)
 
 
@@ -296,8 +321,17 @@ class Running:
             raise UsageError(f'framework "{framework}" is invalid (expected one of: "torch", "numpy")')
         if module == "numpy" and device != "cpu":
             raise UsageError(f"device {device}: arrays of numpy are on the CPU")
-        self._plan = plan
+        # The plan may be filtered meanwhile.
+        self._plan = copy.copy(plan)
         self._adapter = importlib.import_module(f"tensafe.{module}")
+        for name, dtype in plan._casts.items():
+            if not self._adapter._is_dtype(dtype):
+                raise UsageError(f"tensor `{name}`: {dtype!r} to cast to is no dtype of {module}")
+        for name, out in plan._out.items():
+            converted = name in plan._copied or name in plan._casts
+            if converted and _adapter_of(out) is not self._adapter:
+                kind = type(out).__name__
+                raise UsageError(f"tensor `{name}` is read into a {kind}, to which {module} does not convert")
         self._device = device
         self._report = progress
         self._done = 0

@@ -163,15 +163,13 @@ class PrefetchLoader:
         with self._lock:
             self._check_open()
             part = self._left.pop(name, None)
-            if part is not None and part.future is None:
-                # Reading has not come to it.
-                del part.sizes[name]
+            future = None if part is None else self._claim(name, part)
         if part is None:
             known = name in self._names
             raise SafetensorError(
                 f"tensor {name} " + ("was already delivered" if known else "is not in the prefetch plan")
             )
-        return self._taken(name, part)
+        return self._taken(name, part, future)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         while True:
@@ -190,9 +188,8 @@ class PrefetchLoader:
                     if part is None or (done and part.future not in done):
                         continue
                     del self._left[name]
-                    if part.future is None:
-                        del part.sizes[name]
-                yield name, self._taken(name, part)
+                    future = self._claim(name, part)
+                yield name, self._taken(name, part, future)
 
     def close(self) -> None:
         """Stops the loading and drops every tensor that was not taken."""
@@ -216,12 +213,19 @@ class PrefetchLoader:
         if self._closed:
             raise SafetensorError("the prefetch loader is closed")
 
-    def _taken(self, name: str, part: _Part) -> Any:
-        """A tensor that is nobody else's to take: from its part, or by itself."""
+    def _claim(self, name: str, part: _Part) -> Future[dict[str, Any]] | None:
+        """What will have read the tensor, ``None`` where it is to be loaded by itself; with the lock."""
         if part.future is None:
+            # Reading has not come to it, and passes it over.
+            del part.sizes[name]
+        return part.future
+
+    def _taken(self, name: str, part: _Part, future: Future[dict[str, Any]] | None) -> Any:
+        """A tensor that is nobody else's to take: from its part, or by itself."""
+        if future is None:
             return self._load([name], None)[name]
         try:
-            tensor = part.future.result().pop(name)
+            tensor = future.result().pop(name)
         except CancelledError:
             raise SafetensorError("the prefetch loader is closed") from None
         except Exception:

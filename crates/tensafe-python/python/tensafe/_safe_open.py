@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from . import _options
-from ._errors import SafetensorError, TensorNotFoundError
+from ._errors import SafetensorError, TensorNotFoundError, UsageError, UsageIndexError
 from ._open import checkpoint_of_handle, checkpoint_of_path
 from ._prefetch import PrefetchLoader
 from ._tensafe import Checkpoint
@@ -42,25 +42,32 @@ class TensorMeta:
 
 
 class PySafeSlice:
-    """One tensor of an open file, read as far as it is indexed."""
+    """One tensor of a file, read as far as it is indexed, also when the file was closed meanwhile."""
 
-    __slots__ = ("_file", "_name")
+    __slots__ = ("_checkpoint", "_file", "_name")
 
     def __init__(self, file: safe_open, name: str) -> None:
         self._file = file
+        self._checkpoint = file._checkpoint()
         self._name = name
 
     def get_shape(self) -> list[int]:
         """The shape, row-major, in elements."""
-        return self._file._checkpoint().info(self._name)[1]
+        return self._checkpoint.info(self._name)[1]
 
     def get_dtype(self) -> str:
         """The name of the dtype in the header, such as ``"F32"``."""
-        return self._file._checkpoint().info(self._name)[0]
+        return self._checkpoint.info(self._name)[0]
 
     def __getitem__(self, index: Any) -> Any:
         file = self._file
-        return file._adapter._get_region(file._checkpoint(), self._name, index, file._device)
+        try:
+            return file._adapter._get_region(self._checkpoint, self._name, index, file._device)
+        except UsageError as error:
+            if str(error).endswith("(S-20)"):
+                # A cut within a byte: rows are there, and a loop over them does not end.
+                raise
+            raise UsageIndexError(str(error)) from None
 
     def __repr__(self) -> str:
         return f"PySafeSlice({self._name!r}, {self.get_dtype()}, {self.get_shape()})"

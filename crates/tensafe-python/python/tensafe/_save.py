@@ -1,4 +1,4 @@
-"""Saves in the background: what is written, how far it is, and how it ended."""
+"""Saves to a file; and in the background: what is written, how far it is, and how it ended."""
 
 from __future__ import annotations
 
@@ -64,13 +64,29 @@ class _Outcome(Future[None]):
         self.wanted = True
 
     def result(self, timeout: float | None = None) -> None:
-        super().result(timeout)
+        # Raises where the time is up, and nothing was told.
+        self.exception(timeout)
+        self.wanted = False
+        super().result()
 
     def __del__(self) -> None:
         error = self.exception() if self.done() else None
         if error is not None and self.wanted:
             text = f"{self.filename} was not saved, and nobody asked: {error}"
             warnings.warn(text, RuntimeWarning, stacklevel=1)
+
+
+def write_file(
+    filename: str | os.PathLike[str],
+    entries: Sequence[tuple[str, str, Sequence[int], Any]],
+    metadata: dict[str, str] | None,
+    *,
+    durable: bool,
+    align: int = 8,
+) -> None:
+    """Writes ``entries``, which are those of ``write``, to a file."""
+    # `write` makes bytes where the path is None.
+    write(os.fspath(filename), entries, metadata, durable=durable, align=align)
 
 
 def start_save(

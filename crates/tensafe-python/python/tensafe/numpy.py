@@ -18,7 +18,7 @@ from ._convert import load_options
 from ._errors import UnsupportedError, UsageTypeError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
-from ._save import SaveHandle, start_save
+from ._save import SaveHandle, start_save, write_file
 from ._tensafe import DTYPES, Checkpoint, Execution, load_pickle_numpy, write
 from ._tensafe import TensorSpec as TensorSpec
 
@@ -64,7 +64,7 @@ def save_file(
     ``durable=False`` does not wait for the disk. ``align`` puts the data on a multiple of that many
     bytes.
     """
-    write(filename, _entries(tensor_dict), metadata, durable=durable, align=align)
+    write_file(filename, _entries(tensor_dict), metadata, durable=durable, align=align)
 
 
 def save_file_async(
@@ -237,6 +237,14 @@ def _lendable(out: Any, code: str) -> Any:
         return None
     # Dtypes of other packages are no buffers; unsigned integers of their size are.
     return out.view(f"u{out.itemsize}")
+
+
+def _is_dtype(dtype: Any) -> bool:
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        return False
+    return True
 
 
 def _cast(array: np.ndarray, dtype: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ from paddle.utils.dlpack import from_dlpack
 from ._errors import UnsupportedError
 from ._open import checkpoint_of_buffer
 from ._safe_open import safe_open
+from ._save import write_file
 from ._tensafe import DTYPES, Checkpoint, write
 
 __all__ = ["load", "load_file", "save", "save_file"]
@@ -50,7 +51,7 @@ def save_file(
     align: int = 8,
 ) -> None:
     """Writes a file that holds these tensors, atomically; see ``tensafe.torch.save_file``."""
-    write(filename, _entries(tensors), metadata, durable=durable, align=align)
+    write_file(filename, _entries(tensors), metadata, durable=durable, align=align)
 
 
 def load(data: Any, device: Any = "cpu", *, lenient: bool | None = None) -> dict[str, paddle.Tensor]:

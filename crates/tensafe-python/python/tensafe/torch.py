@@ -23,7 +23,7 @@ from ._errors import UnsupportedError
 from ._open import checkpoint_of_buffer
 from ._plan import Plan, Running
 from ._safe_open import safe_open
-from ._save import SaveHandle, start_save
+from ._save import SaveHandle, start_save, write_file
 from ._sharing import SHARED_DOC, _find_shared_tensors, _remove_duplicate_names
 from ._sharing import _end_ptr as _end_ptr
 from ._sharing import _filter_shared_not_shared as _filter_shared_not_shared
@@ -120,7 +120,7 @@ def save_file(
     a device are fetched in parts, two of which are in memory. ``durable=False`` does not wait for the disk. ``align`` puts the
     data on a multiple of that many bytes. Tensors must not be changed while they are written.
     """
-    write(filename, _entries(tensors), metadata, durable=durable, align=align)
+    write_file(filename, _entries(tensors), metadata, durable=durable, align=align)
 
 
 def save_file_async(
@@ -148,7 +148,7 @@ def load(data: Any, *, lenient: bool | None = None) -> dict[str, torch.Tensor]:
 
 def load_file(
     filename: str | os.PathLike[str],
-    device: str | int | torch.device = "cpu",
+    device: str | int | torch.device | None = "cpu",
     *,
     backend: str = "mmap",
     io: str | None = None,
@@ -233,7 +233,7 @@ def load_model(
     model: torch.nn.Module,
     filename: str | os.PathLike[str],
     strict: bool = True,
-    device: str | int | torch.device = "cpu",
+    device: str | int | torch.device | None = "cpu",
     *,
     backend: str = "mmap",
     io: str | None = None,
@@ -338,7 +338,7 @@ def _host_bytes(tensor: torch.Tensor) -> Any:
     tensor = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
     if tensor.nelement() == 0:
         return b""
-    flat = tensor.reshape(-1).view(torch.uint8).numpy()
+    flat = _flat(tensor).numpy()
     if sys.byteorder == "big" and (size := _component_bytes(tensor.dtype)) > 1:
         flat = flat.reshape(-1, size)[:, ::-1].copy().reshape(-1)
     return flat
@@ -502,6 +502,10 @@ def _lendable(out: Any, code: str) -> Any:
     return alias.view(torch.uint8) if code in _RAW or out.dtype == torch.bool else alias
 
 
+def _is_dtype(dtype: Any) -> bool:
+    return isinstance(dtype, torch.dtype)
+
+
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
@@ -577,7 +581,8 @@ def _takes(out: torch.Tensor, code: str, device: Any) -> bool:
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
     """The bytes of a contiguous tensor."""
-    return tensor.detach().reshape(-1).view(torch.uint8)
+    # A single element is contiguous by any stride, and viewed as bytes by a stride of 1 alone.
+    return tensor.detach().as_strided((tensor.nelement(),), (1,)).view(torch.uint8)
 
 
 def _settle(tensor: torch.Tensor) -> None:

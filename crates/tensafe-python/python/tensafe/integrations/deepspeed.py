@@ -18,7 +18,7 @@ from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointComm
 from .. import torch as _torch
 from .._errors import FormatError, LimitError
 from .._safe_open import safe_open
-from .._tensafe import write
+from .._save import write_file
 from ._structure import decode, encode
 
 __all__ = ["STRUCTURE", "TensafeCheckpointEngine", "install"]
@@ -55,7 +55,7 @@ class TensafeCheckpointEngine(CheckpointEngine):  # type: ignore[misc]
         text, tensors = encode(state_dict)
         # One by one: what shares memory in part is written apart.
         entries = [entry for name, tensor in tensors.items() for entry in _torch._entries({name: tensor})]
-        write(path, entries, {"format": "pt", STRUCTURE: text}, durable=self._durable)
+        write_file(path, entries, {"format": "pt", STRUCTURE: text}, durable=self._durable)
 
     def load(self, path: str | os.PathLike[str], map_location: Any = None) -> Any:
         """The state of a file, equal to what was saved: also tuples, the types of keys, the order of dicts,
