@@ -228,6 +228,12 @@ def test_a_flush_that_failed_before_the_last_one_is_an_error(drive, operation):
     assert rest["right"] and not rest["fired"]
 
 
+def test_a_flush_that_failed_counts_where_the_file_need_not_be_durable(drive):
+    asked, rest = drive("writer-quick", "flush", errno.EIO, attempts=2)
+    assert failed(asked, errno.EIO, "cannot flush") and unharmed(asked), asked
+    assert rest["right"] and not rest["fired"]
+
+
 def test_writeback_starts_before_a_file_is_replaced(drive, tmp_path):
     (row,) = drive("quick", "writeback", errno.EIO, attempts=1)
     assert row["right"] and bool(row["fired"]) == (maps_saves(tmp_path) and kind_of(tmp_path) != "xfs"), row

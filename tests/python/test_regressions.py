@@ -314,7 +314,8 @@ def test_halves_of_bytes_that_no_tensor_can_show_are_an_error_of_ours(tmp_path):
     header = b'{"a":{"dtype":"F4","shape":[2,3],"data_offsets":[0,3]}}     '
     header += b" " * (-len(header) % 8)
     (tmp_path / "f").write_bytes(len(header).to_bytes(8, "little") + header + bytes(3))
-    assert torch.float4_e2m1fn_x2
+    if not hasattr(torch, "float4_e2m1fn_x2"):
+        pytest.skip("this torch has no F4")
     with pytest.raises(tensafe.SafetensorError, match="fills whole bytes"):
         tensafe.torch.load_file(tmp_path / "f")
 

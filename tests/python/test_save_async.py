@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -157,7 +158,7 @@ def test_a_failure_that_nobody_asked_for_is_a_warning(tmp_path):
         warnings.simplefilter("always")
         handle = tensafe.numpy.save_file_async({"a": np.zeros(2)}, tmp_path / "missing" / "f")
         while not handle.done():
-            pass
+            time.sleep(0.01)
         del handle
         for thread in threading.enumerate():
             if thread.name.startswith("save "):
@@ -190,7 +191,7 @@ def test_a_failure_that_was_told_is_no_warning(tmp_path, asked):
             with pytest.raises(RuntimeError, match="gone"):
                 handle.result(60)
         while not handle.done():
-            pass
+            time.sleep(0.01)
         del handle
         for thread in threading.enumerate():
             if thread.name.startswith("save "):

@@ -1,8 +1,6 @@
 //! Which file system a file is on: where mapping is a poor idea, and why.
 
-use std::fs::File;
-#[cfg(unix)]
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 /// The kind of file system, as far as reading is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +78,7 @@ pub(crate) fn is_nfs(directory: &Path) -> bool {
     File::open(directory).is_ok_and(|directory| magic(&directory) == Some(NFS))
 }
 
-#[cfg(all(unix, not(target_os = "linux")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn is_nfs(_: &Path) -> bool {
     false
 }

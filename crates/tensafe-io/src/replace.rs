@@ -81,7 +81,7 @@ pub struct FileSink {
     /// The directory, where the name has to be on the disk at the end: what cannot be opened is met at
     /// the beginning.
     directory: Option<File>,
-    /// Whether a flush failed. The system tells of bytes that it lost once: the next flush succeeds, without them.
+    /// Whether a flush failed. The system tells only once that it lost bytes: the next flush succeeds, without them.
     lossy: AtomicBool,
 }
 
@@ -285,13 +285,20 @@ impl FileSink {
     }
 
     fn flush_by(&self, flush: impl FnOnce(&File) -> io::Result<()>) -> Result<(), Error> {
-        let failed = |e| Error::os("flush", Some(&self.target), e);
         if let Err(e) = flush(&self.file) {
             self.lossy.store(true, Ordering::Relaxed);
-            return Err(failed(e));
+            return Err(Error::os("flush", Some(&self.target), e));
         }
+        self.check_flushed()
+    }
+
+    /// Whether no flush has failed.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io).
+    pub(crate) fn check_flushed(&self) -> Result<(), Error> {
         if self.lossy.load(Ordering::Relaxed) {
-            return Err(failed(refusal::flush_failed_before()));
+            return Err(Error::os("flush", Some(&self.target), refusal::flush_failed_before()));
         }
         Ok(())
     }
@@ -351,7 +358,9 @@ impl Sink for FileSink {
             Ending::Rename => {
                 if self.options.durable {
                     self.flush()?;
-                } else if self.mapped.is_some() && fs::symlink_metadata(&self.target).is_ok() {
+                }
+                self.check_flushed()?;
+                if self.mapped.is_some() && fs::symlink_metadata(&self.target).is_ok() {
                     start_writeback(&self.file);
                 }
                 let named = if self.options.overwrite {
@@ -472,14 +481,17 @@ fn shared_in(directory: &Path, target: &Path, token: &str, mode: u32) -> Result<
 fn opened_by_several(directory: &Path) -> OpenOptions {
     let mut open = OpenOptions::new();
     open.read(true).write(true);
+    let on_nfs = is_nfs(directory);
     #[cfg(unix)]
     {
         use rustix::fs::OFlags;
-        let synchronous = if is_nfs(directory) { OFlags::DSYNC } else { OFlags::empty() };
+        let synchronous = if on_nfs { OFlags::DSYNC } else { OFlags::empty() };
         if let Ok(flags) = i32::try_from((OFlags::NOFOLLOW | synchronous).bits()) {
             std::os::unix::fs::OpenOptionsExt::custom_flags(&mut open, flags);
         }
     }
+    #[cfg(not(unix))]
+    let _ = on_nfs;
     open
 }
 
@@ -524,7 +536,7 @@ fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {
             drop(fs::remove_file(from));
             Ok(())
         }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists || fs::symlink_metadata(to).is_ok() => Err(e),
+        Err(_) if fs::symlink_metadata(to).is_ok() => Err(refusal::exists()),
         // A file has one name there.
         Err(_) => fs::rename(from, to),
     }

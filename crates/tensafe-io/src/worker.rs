@@ -251,6 +251,10 @@ impl Shared {
         if target.is_some() {
             return Err(Error::destination(name, 0, memory.len() as u64));
         }
+        // Memory is given back with the lock, after the end.
+        if self.hand_off.is_over() {
+            return Err(Error::cancelled());
+        }
         *target = Some(Target::Caller(memory));
         drop(target);
         self.given.store(place, Ordering::Relaxed);

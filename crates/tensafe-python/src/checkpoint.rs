@@ -14,7 +14,7 @@ use tensafe::{
 
 use crate::{
     buffer::{Capsule, CollectionsPaused, Held, Memory, map_permit},
-    errors::{raise, unsupported, usage},
+    errors::{beyond, raise, unsupported, usage},
     handover::{Converter, Filling, Numpy},
     index,
     reader::Reader,
@@ -315,5 +315,7 @@ fn bounds(clamp: bool) -> Bounds {
 }
 
 fn slicing_error(items: &[Index], info: &TensorInfo<'_>, error: &FormatError) -> PyErr {
-    usage(&format!("Error during slicing {} with shape {:?}: {error}", index::show(items), info.shape()))
+    let text = format!("Error during slicing {} with shape {:?}: {error}", index::show(items), info.shape());
+    // What breaks a rule is there, but cannot be had so: no end of a loop.
+    if error.rule().is_some() { usage(&text) } else { beyond(&text) }
 }

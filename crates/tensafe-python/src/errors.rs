@@ -67,6 +67,12 @@ pub(crate) fn usage(text: &str) -> PyErr {
     of_class("UsageError", text)
 }
 
+/// The exception for an index that is beyond the tensor: whoever loops over rows by their numbers ends there.
+#[cold]
+pub(crate) fn beyond(text: &str) -> PyErr {
+    of_class("UsageIndexError", text)
+}
+
 /// The exception for a dtype that a framework has no name for.
 #[cold]
 pub(crate) fn unsupported(name: &str, dtype: &str) -> PyErr {

@@ -7,7 +7,7 @@ use pyo3::{
 };
 use tensafe::Index;
 
-use crate::errors::usage;
+use crate::errors::{beyond, usage};
 
 /// Reads `expression` for a tensor of `shape`: integers, slices and one ellipsis, alone or in a
 /// tuple; an empty list selects nothing.
@@ -88,7 +88,7 @@ fn not_positive(step: &Bound<'_, PyAny>) -> PyErr {
 #[cold]
 fn invalid(at: &Bound<'_, PyAny>, dimension: usize, size: Option<u64>) -> PyErr {
     let size = size.map_or(String::new(), |size| format!(" of size {size}"));
-    usage(&format!("Invalid index {at} for dimension {dimension}{size}"))
+    beyond(&format!("Invalid index {at} for dimension {dimension}{size}"))
 }
 
 /// The expression as a person would type it, without the brackets' spaces: `[2:, 20]`.

@@ -93,12 +93,12 @@ def converted(arrays: dict[str, np.ndarray], path: Path) -> Callable[[], Any]:
     return lambda: tensafe.convert(checkpoint, path, overwrite=True)
 
 
-def written(arrays: dict[str, np.ndarray], path: Path) -> Callable[[], Any]:
+def written(arrays: dict[str, np.ndarray], path: Path, durable: bool) -> Callable[[], Any]:
     """By a writer whose first flush may fail: what comes after is refused, or it was no failure."""
 
     def write() -> None:
         specs = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-        with tensafe.Writer(path, specs) as writer:
+        with tensafe.Writer(path, specs, durable=durable) as writer:
             for name, array in arrays.items():
                 writer.write(name, array)
             with contextlib.suppress(tensafe.IoError):
@@ -112,8 +112,8 @@ def saves(operation: str, directory: Path, attempt: Callable[..., dict[str, Any]
     old, new = {"old": np.arange(1000)}, arrays(2, 200 if operation == "convert" else 42)
     if operation == "convert":
         save = converted(new, path)
-    elif operation == "writer":
-        save = written(new, path)
+    elif operation.startswith("writer"):
+        save = written(new, path, durable=operation == "writer")
     else:
         save = partial(tensafe.numpy.save_file, new, path, durable=operation == "durable")
     tensafe.numpy.save_file(old, path, durable=False)

@@ -193,7 +193,7 @@ impl TensorWriter {
     /// Waits until what this process wrote so far is on the disk.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io).
+    /// [`Io`](crate::ErrorKind::Io); every later flush and [`finish`](Self::finish) are then refused too.
     pub fn flush(&self) -> Result<(), Error> {
         self.sink.flush()
     }
@@ -206,7 +206,7 @@ impl TensorWriter {
     /// A file that was there stays as it was.
     pub fn finish(mut self) -> Result<(), Error> {
         if self.sink.is_joined() {
-            return if self.durable { self.flush() } else { Ok(()) };
+            return if self.durable { self.flush() } else { self.sink.check_flushed() };
         }
         let missing = self.lock().written.missing(self.layout.file_bytes());
         if let Some((range, bytes)) = missing {

@@ -189,8 +189,8 @@ mod unix {
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
         let _sink = FileSink::create(&path, 3, Default::default()).unwrap();
         let name = format!(".private-pipe.{:x}-", std::process::id());
-        let mut names = names_in(&std::env::temp_dir()).into_iter();
-        let copy = names.find(|found| found.starts_with(&name)).unwrap();
+        let names = fs::read_dir(std::env::temp_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        let copy = names.into_iter().find(|found| found.to_string_lossy().starts_with(&name)).unwrap();
         assert_eq!(mode(&std::env::temp_dir().join(copy)), 0o600);
     }
 

@@ -132,10 +132,10 @@ impl Source for Reopened {
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let source = FileSource::open(&self.path)?;
-        if source.identity()? != self.identity {
-            return Err(changed(&self.path));
-        }
-        source.read_at(offset, out)
+        let check = || if source.identity()? == self.identity { Ok(()) } else { Err(changed(&self.path)) };
+        check()?;
+        source.read_at(offset, out)?;
+        check()
     }
 
     fn identity(&self) -> Result<Option<Identity>, Error> {

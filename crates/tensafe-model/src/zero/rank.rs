@@ -67,6 +67,8 @@ impl RankFile {
             places.extend(named);
         }
         let values = nested(pickled.values());
+        // From here on each read is compared with what was there before the first.
+        pickled.check_unchanged()?;
         Ok(Self { path: path.to_owned(), pickled, values, places, closed })
     }
 

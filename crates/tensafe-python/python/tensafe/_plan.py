@@ -168,6 +168,13 @@ class Plan:
         self._out[name] = out
         return self
 
+    def _as_it_is(self) -> Plan:
+        """What is done to the tensors, apart from later changes; what is read is the same object's."""
+        plan = copy.copy(self)
+        plan._shapes, plan._out, plan._casts = dict(self._shapes), dict(self._out), dict(self._casts)
+        plan._copied, plan._padded = set(self._copied), dict(self._padded)
+        return plan
+
     def _lend(self, name: str, memory: Any) -> bool:
         """Whether ``memory`` can be read into directly; an error where it cannot hold the tensor."""
         try:
@@ -321,8 +328,8 @@ class Running:
             raise UsageError(f'framework "{framework}" is invalid (expected one of: "torch", "numpy")')
         if module == "numpy" and device != "cpu":
             raise UsageError(f"device {device}: arrays of numpy are on the CPU")
-        # The plan may be filtered meanwhile.
-        self._plan = copy.copy(plan)
+        # The plan may be changed meanwhile.
+        self._plan = plan = plan._as_it_is()
         self._adapter = importlib.import_module(f"tensafe.{module}")
         for name, dtype in plan._casts.items():
             if not self._adapter._is_dtype(dtype):

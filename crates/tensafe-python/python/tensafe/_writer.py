@@ -112,7 +112,7 @@ class Writer:
         self._writer.absorb([(start, stop) for start, stop in ranges])
 
     def flush(self) -> None:
-        """Waits until what this process wrote so far is on the disk."""
+        """Waits until what this process wrote so far is on the disk. Where that fails, so does ``close``."""
         self._writer.flush()
 
     def close(self) -> None:
