@@ -117,10 +117,8 @@ fn zip_member(
     if layout.script && name.contains("/code/") && text::ending(name) == "py" {
         return;
     }
-    let storage = layout.is_storage(name);
-    if storage && !member.is_stored() {
-        return;
-    }
+    // torch stores the memory of tensors as it is: what is compressed is somebody else's.
+    let storage = layout.is_storage(name) && member.is_stored();
     let source = match zip.read(member) {
         Ok(source) => source,
         Err(error) => {

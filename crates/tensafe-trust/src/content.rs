@@ -1,10 +1,12 @@
 //! What bytes are, by their content and never by their name, and who looks into them.
 
-use tensafe_container::{Kind, Npy, decompress, detect};
-use tensafe_pickle::{Dialect, Limits, Pickle, evaluate_stream};
+use tensafe_container::{Descr, Kind, Npy, decompress, detect};
+use tensafe_pickle::{Dialect, ErrorKind, Limits, Pickle, Symbol, Value, evaluate_stream};
 
 use crate::{
-    Finding, Rule, archive, foreign,
+    Finding, Rule, archive,
+    fields::{self, Fields},
+    foreign,
     input::Input,
     nested,
     scan::{Place, Scan},
@@ -61,7 +63,7 @@ fn by_kind(
     place: Place<'_>,
     scan: &mut Scan<'_>,
 ) -> &'static str {
-    if !matches!(kind, Kind::Pickle | Kind::Unknown | Kind::Empty | Kind::Zlib | Kind::Lzma) {
+    if !matches!(kind, Kind::Pickle | Kind::Unknown | Kind::Empty) {
         also_a_pickle(input, head, place, scan);
     }
     match kind {
@@ -109,10 +111,21 @@ fn also_a_pickle(input: &Input, head: &[u8], place: Place<'_>, scan: &mut Scan<'
     let pickle = evaluate_stream(input.stream(), 0, Dialect::Plain, &scan.options.limits.pickle);
     let says_so = matches!(head, [0x80, 0..=5, ..]);
     let mut named = pickle.symbols().iter().filter_map(|used| pickle.symbol(used.value));
-    if says_so || named.any(|symbol| symbols::judge(symbol).is_harm()) {
+    if says_so || named.any(|symbol| symbols::judge(symbol).is_harm()) || calls_a_name(&pickle) {
         scan.add(place, Finding::new(Rule::Polyglot, "the bytes can be read as a pickle too"));
         sequence::scan_from(input, pickle, place, scan);
+    } else if pickle.error().is_some_and(|error| error.kind() == ErrorKind::Limit) {
+        let text = "the bytes may be a pickle too, which a limit kept from being followed";
+        scan.add(place, Finding::new(Rule::LimitMet, text));
     }
+}
+
+/// Whether a name that Python code could spell is called: bytes do that by no chance.
+fn calls_a_name(pickle: &Pickle<'_>) -> bool {
+    pickle.values().iter().any(|value| match value {
+        Value::Object(object) => pickle.symbol(object.callable).is_some_and(Symbol::is_plain),
+        _ => false,
+    })
 }
 
 fn unpacked(kind: Kind, input: &Input, scan: &mut Scan<'_>) -> Result<Input, tensafe_container::Error> {
@@ -146,14 +159,19 @@ fn npy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
             return "npy";
         }
     };
-    let objects = match &array.descr {
-        tensafe_container::Descr::Object => true,
-        // Of numpy's letters, `O` alone stands for objects; names of fields may hold it too.
-        tensafe_container::Descr::Structured(text) => text.contains('O'),
-        _ => false,
+    let fields = match &array.descr {
+        Descr::Object => Fields::Objects,
+        Descr::Structured(text) => fields::judge(text),
+        _ => Fields::Plain,
     };
-    if objects {
-        scan.add(place, Finding::new(Rule::ObjectArray, "the array holds objects, which are pickled"));
+    if fields == Fields::Unknown {
+        let text = "the array has fields of a dtype that is not known, which may hold objects";
+        scan.add(place, Finding::new(Rule::UnknownFormat, text));
+    }
+    if fields != Fields::Plain {
+        if fields == Fields::Objects {
+            scan.add(place, Finding::new(Rule::ObjectArray, "the array holds objects, which are pickled"));
+        }
         sequence::scan(input, array.data.start, place, scan);
     } else if array.data.end < input.len() {
         let text = format!("{} bytes follow the array", input.len().saturating_sub(array.data.end));
@@ -197,6 +215,9 @@ fn plain(name: &str, input: &Input, head: &[u8], place: Place<'_>, scan: &mut Sc
 /// Whether bytes that do not say so are a pickle. Text may look like one by chance, for a while.
 fn is_pickle(pickle: &Pickle<'_>, input: &Input, is_text: bool) -> bool {
     let whole = pickle.error().is_none();
+    if calls_a_name(pickle) {
+        return true;
+    }
     if whole && (!is_text || !pickle.symbols().is_empty() || pickle.range().end == input.len()) {
         return true;
     }

@@ -26,6 +26,7 @@
 
 mod archive;
 mod content;
+mod fields;
 mod file;
 mod finding;
 mod foreign;

@@ -7,6 +7,7 @@ mod growth;
 mod linear;
 mod odd;
 mod tensors;
+mod uses;
 
 use std::collections::{HashMap, HashSet};
 
@@ -155,12 +156,15 @@ fn is_plain_attribute(pickle: &Pickle<'_>, object: &Object) -> bool {
 }
 
 fn symbols_of(pickle: &Pickle<'_>, calls: &Calls, place: Place<'_>, scan: &mut Scan<'_>) {
+    let standing = uses::standing(pickle);
     for used in pickle.symbols() {
         let Some(symbol) = pickle.symbol(used.value) else { continue };
         let call = calls.first.get(&used.value);
         let plain = calls.attributes.contains(&used.value);
         let judgement = match symbols::judge(symbol) {
             Judgement::Attribute if !plain => Judgement::RunsCode,
+            // Whoever is given it calls it with bytes that are not to be seen.
+            Judgement::LoadsBytes if standing.contains(&used.value) => Judgement::RunsCode,
             // A class as a value: the type of an array, or of what a dict holds.
             _ if call.is_none() && symbols::is_harmless_value(symbol) => Judgement::Harmless,
             other => other,
@@ -206,7 +210,10 @@ pub(crate) fn rule_of(judgement: Judgement, called: bool) -> Option<Rule> {
 fn objects(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
     for value in pickle.values() {
         match value {
-            Value::Object(object) => judge_object(input, pickle, object, place, scan),
+            Value::Object(object) => {
+                judge_object(input, pickle, object, place, scan);
+                uses::judge(pickle, object, place, scan);
+            }
             Value::Persistent(id) => persistent(pickle, *id, place, scan),
             Value::Dict(entries) => {
                 for (key, value) in entries {

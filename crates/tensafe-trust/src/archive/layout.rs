@@ -1,6 +1,9 @@
 //! What the names of an archive's members say that it is.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tensafe_container::{Member, Zip};
 
@@ -16,6 +19,8 @@ pub(super) struct Layout {
     pub(super) arrays: bool,
     /// Whether it is an archive of `torch.export`.
     export: bool,
+    /// Where members called `data.pkl` lie.
+    bases: HashSet<String>,
     /// Bytes of the members that hold storages, by root and key.
     storages: HashMap<String, Arc<HashMap<String, u64>>>,
 }
@@ -23,7 +28,9 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn of(zip: &Zip) -> Self {
         let names = || zip.members().iter().map(Member::name);
-        let roots = names().filter(|name| last(name) == "data.pkl").count();
+        let pickles = || names().filter(|name| last(name) == "data.pkl");
+        let bases = pickles().map(|name| root_of(name).to_owned()).collect();
+        let roots = pickles().count();
         let script =
             roots > 0 && names().any(|name| last(name) == "constants.pkl" || name.contains("/code/"));
         let export =
@@ -36,20 +43,24 @@ impl Layout {
             }
         }
         let storages = storages.into_iter().map(|(root, sizes)| (root, Arc::new(sizes))).collect();
-        Self { roots, script, arrays, export, storages }
+        Self { roots, script, arrays, export, bases, storages }
     }
 
     /// Whether the member is the memory of a tensor.
     pub(super) fn is_storage(&self, name: &str) -> bool {
         let exported = self.export && (name.contains("/data/weights/") || name.contains("/data/constants/"));
-        (self.roots > 0 && storage_of(name).is_some()) || (exported && text::ending(name).is_empty())
+        let beside_pickle = storage_of(name).is_some_and(|(root, _)| self.bases.contains(root));
+        beside_pickle || (exported && text::ending(name).is_empty())
     }
 
     /// Bytes of the storages beside the pickle of this name.
     pub(super) fn storages(&self, name: &str) -> Option<Arc<HashMap<String, u64>>> {
-        let root = name.rsplit_once('/').map_or("", |(root, _)| root);
-        Some(self.storages.get(root).cloned().unwrap_or_default())
+        Some(self.storages.get(root_of(name)).cloned().unwrap_or_default())
     }
+}
+
+fn root_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(root, _)| root)
 }
 
 /// The root and the key of `<root>/data/<key>`; torch 1.4 called the directory `tensors`.

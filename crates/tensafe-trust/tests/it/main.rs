@@ -3,6 +3,7 @@
 
 mod archive;
 mod corpus;
+mod evasions;
 mod formats;
 mod pickles;
 mod reports;
