@@ -9,7 +9,7 @@ use pyo3::{
 };
 use tensafe::{
     Access, Bounds, Buffer, Cache, Dtype, ErrorKind, FileError, FormatError, Index, MemorySource, Metadata,
-    Mode, OpenOptions, ParseOptions, Region, TensorFile, TensorInfo,
+    Mode, OpenOptions, ParseOptions, Region, Rule, TensorFile, TensorInfo,
 };
 
 use crate::{
@@ -316,6 +316,6 @@ fn bounds(clamp: bool) -> Bounds {
 
 fn slicing_error(items: &[Index], info: &TensorInfo<'_>, error: &FormatError) -> PyErr {
     let text = format!("Error during slicing {} with shape {:?}: {error}", index::show(items), info.shape());
-    // What breaks a rule is there, but cannot be had so: no end of a loop.
-    if error.rule().is_some() { usage(&text) } else { beyond(&text) }
+    // What is cut within a byte is there, but cannot be had so: no end of a loop.
+    if error.rule() == Some(Rule::BYTE_BORDER) { usage(&text) } else { beyond(&text) }
 }
