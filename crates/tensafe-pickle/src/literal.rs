@@ -17,14 +17,18 @@ pub(crate) fn number<'a>(
         (Opcode::NewTrue, _) => Value::Bool(true),
         (Opcode::NewFalse, _) => Value::Bool(false),
         (Opcode::BinFloat, Argument::Float(value)) => Value::Float(value),
-        (Opcode::Float, Argument::Bytes(line)) => Value::Float(decimal(&line, "a float")?),
+        (Opcode::Float, Argument::Bytes(line)) => Value::Float(float(&line)?),
         (Opcode::Int, Argument::Bytes(line)) => match &*line {
             b"00" => Value::Bool(false),
             b"01" => Value::Bool(true),
-            line => decimal_integer(line, integer_bytes)?,
+            // A truth value for one reader of Python, an integer for the other.
+            [b'+' | b'-' | b' ' | b'\t'..=b'\r', b'0'] | [b'+' | b' ' | b'\t'..=b'\r', b'1'] => {
+                return Err(Detail::Number { needed: "an integer" });
+            }
+            line => integer(line, integer_bytes)?,
         },
         (Opcode::Long, Argument::Bytes(line)) => {
-            decimal_integer(line.strip_suffix(b"L").unwrap_or(&line), integer_bytes)?
+            integer(line.strip_suffix(b"L").unwrap_or(&line), integer_bytes)?
         }
         (Opcode::Long1 | Opcode::Long4, Argument::Bytes(bytes)) => long(bytes, integer_bytes)?,
         (_, Argument::Far(range)) => {
@@ -37,30 +41,25 @@ pub(crate) fn number<'a>(
     })
 }
 
-fn decimal<T: std::str::FromStr>(line: &[u8], needed: &'static str) -> Result<T, Detail> {
-    let text = std::str::from_utf8(line).ok().map(str::trim);
-    text.and_then(|text| text.parse().ok()).ok_or(Detail::Number { needed })
+/// A float as both readers of Python take it: nothing around it, and none beyond the largest, which
+/// one of them refuses and the other calls infinite.
+fn float(line: &[u8]) -> Result<f64, Detail> {
+    let needed = Detail::Number { needed: "a float" };
+    let Some(value) = std::str::from_utf8(line).ok().and_then(|text| text.parse::<f64>().ok()) else {
+        return Err(needed);
+    };
+    if value.is_infinite() && line.iter().any(u8::is_ascii_digit) { Err(needed) } else { Ok(value) }
 }
 
-/// An integer in decimal digits, of any size within the limit.
-fn decimal_integer<'a>(line: &[u8], most: usize) -> Result<Value<'a>, Detail> {
-    if let Ok(value) = decimal(line, "") {
-        return Ok(Value::Int(value));
-    }
-    let trimmed = line.trim_ascii();
-    let (negative, digits) = match trimmed.split_first() {
-        Some((b'-', digits)) => (true, digits),
-        _ => (false, trimmed),
-    };
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Detail::Number { needed: "an integer" });
-    }
+/// An integer of any size within the limit, as `int(line, 0)` takes it.
+fn integer<'a>(line: &[u8], most: usize) -> Result<Value<'a>, Detail> {
+    let (negative, radix, digits) = signed(line).ok_or(Detail::Number { needed: "an integer" })?;
     // The magnitude in bytes, from the least significant on.
     let mut bytes: Vec<u8> = Vec::new();
     for digit in digits {
-        let mut carry = u16::from(digit.wrapping_sub(b'0'));
+        let mut carry = digit;
         for byte in &mut bytes {
-            let value = u16::from(*byte).wrapping_mul(10).wrapping_add(carry);
+            let value = u16::from(*byte).wrapping_mul(radix).wrapping_add(carry);
             let [low, high] = value.to_le_bytes();
             (*byte, carry) = (low, u16::from(high));
         }
@@ -81,7 +80,42 @@ fn decimal_integer<'a>(line: &[u8], most: usize) -> Result<Value<'a>, Detail> {
     if bytes.last().is_some_and(|last| (*last >= 0x80) != negative) {
         bytes.push(if negative { 0xff } else { 0 });
     }
+    if bytes.len() <= size_of::<i64>() {
+        return long(Cow::Owned(bytes), size_of::<i64>());
+    }
     Ok(Value::Long(Cow::Owned(bytes)))
+}
+
+/// Whether it is negative, the base that its prefix says, and the digits. Zeros before a decimal number
+/// are refused: `010` is 8 for one reader of Python and an error for the other.
+fn signed(line: &[u8]) -> Option<(bool, u16, impl Iterator<Item = u16>)> {
+    let space = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let start = line.iter().position(|byte| !space(byte))?;
+    let end = line.iter().rposition(|byte| !space(byte))?;
+    let line = line.get(start..=end)?;
+    let (negative, unsigned) = match line {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, line),
+    };
+    let (radix, digits) = match unsigned {
+        // One underscore may follow the prefix.
+        [b'0', b'x' | b'X', rest @ ..] => (16, rest.strip_prefix(b"_").unwrap_or(rest)),
+        [b'0', b'o' | b'O', rest @ ..] => (8, rest.strip_prefix(b"_").unwrap_or(rest)),
+        [b'0', b'b' | b'B', rest @ ..] => (2, rest.strip_prefix(b"_").unwrap_or(rest)),
+        _ => (10, unsigned),
+    };
+    let value =
+        move |digit: u8| char::from(digit).to_digit(radix).and_then(|digit| u16::try_from(digit).ok());
+    // Each underscore stands between two digits.
+    let whole = digits
+        .split(|byte| *byte == b'_')
+        .all(|run| !run.is_empty() && run.iter().all(|digit| value(*digit).is_some()));
+    let zero = digits.iter().all(|digit| matches!(digit, b'0' | b'_'));
+    if !whole || (radix == 10 && !zero && digits.first() == Some(&b'0')) {
+        return None;
+    }
+    Some((negative, u16::try_from(radix).ok()?, digits.iter().filter_map(move |digit| value(*digit))))
 }
 
 /// Two's complement, little-endian; no bytes are 0.
@@ -240,7 +274,8 @@ fn quoted(line: &[u8]) -> Result<Cow<'_, [u8]>, Detail> {
     Ok(Cow::Owned(out))
 }
 
-/// The argument of UNICODE: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
+/// The argument of UNICODE: Latin-1 with `\uXXXX` and `\UXXXXXXXX`. A backslash before a backslash
+/// stands for both.
 fn raw_unicode<'b>(line: &'b [u8], halves: &Cell<bool>) -> Result<Cow<'b, str>, Detail> {
     if line.is_ascii() && !line.contains(&b'\\') {
         return plain_utf8(line);
@@ -252,6 +287,11 @@ fn raw_unicode<'b>(line: &'b [u8], halves: &Cell<bool>) -> Result<Cow<'b, str>, 
         let digits = match (byte, after.first()) {
             (b'\\', Some(b'u')) => 4usize,
             (b'\\', Some(b'U')) => 8,
+            (b'\\', Some(b'\\')) => {
+                out.push_str(r"\\");
+                rest = after.get(1..).unwrap_or_default();
+                continue;
+            }
             _ => {
                 out.push(char::from(*byte));
                 continue;
@@ -259,8 +299,10 @@ fn raw_unicode<'b>(line: &'b [u8], halves: &Cell<bool>) -> Result<Cow<'b, str>, 
         };
         let (text, after) =
             after.get(1..).and_then(|after| after.split_at_checked(digits)).ok_or(Detail::Text)?;
-        let text = std::str::from_utf8(text).map_err(|_| Detail::Text)?;
-        let code = u32::from_str_radix(text, 16).map_err(|_| Detail::Text)?;
+        // Digits alone: a sign is none.
+        let text = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
+        let code = text.and_then(|text| u32::from_str_radix(text, 16).ok());
+        let code = code.filter(|code| *code <= u32::from(char::MAX)).ok_or(Detail::Text)?;
         let found = char::from_u32(code);
         halves.set(halves.get() || found.is_none());
         out.push(found.unwrap_or(char::REPLACEMENT_CHARACTER));

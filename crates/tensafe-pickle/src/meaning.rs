@@ -219,9 +219,8 @@ impl<'p> Arena<'p> {
         let symbol = self.symbol(object.callable);
         let unknown = Meaning::Unknown { symbol, object };
         let Some(symbol) = symbol else { return Ok(unknown) };
-        let Some(reader) = table::reader(&symbol.module, &symbol.name) else { return Ok(unknown) };
-        let call = arena::Call::new(self, symbol, object, depth)?;
-        reader(call)
+        let Some(called) = table::Called::find(&symbol.module, &symbol.name) else { return Ok(unknown) };
+        called.read(arena::Call::new(self, symbol, object, depth)?)
     }
 }
 

@@ -92,6 +92,58 @@ fn a_known_name_with_arguments_of_no_writer_is_refused() {
     assert_refused(stop(walk("N", 0, &[1], &[1])), ErrorKind::Format, text);
 }
 
+#[test]
+fn what_would_change_a_tensor_after_it_was_made_is_refused() {
+    let file = |value: &str| torch(dict(&[("a", value)]), &[("0", &[0; 8]), ("1", &[1; 8])]);
+    let (made, other) = (floats("0", 2), storage("FloatStorage", "1", 2));
+    assert!(open(file(&made)).is_ok());
+    let parameter = format!("ctorch._utils\n_rebuild_parameter\n({made}I00\n}}tR");
+    let numbers = array(&dtype("f4", '<'), &[2], false, "Vabcdefgh\n");
+    let elsewhere = format!("({other}I0\n(I2\nt(I1\nttb");
+    let data = format!("({}NNI00\nNtb", floats("1", 2));
+    let (tensor, parameters) = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter");
+    let reconstruct = "numpy.core.multiarray._reconstruct";
+    for (value, name, text) in [
+        (format!("{made}{elsewhere}"), tensor, "state: found a tuple, needed none"),
+        (format!("{made}{data}"), tensor, "state: found a tuple, needed none"),
+        (format!("{parameter}{elsewhere}"), parameters, "state: found a tuple, needed none"),
+        (format!("{made}I0\nF9.0\ns"), tensor, "entries: found 1 more, needed none"),
+        (format!("{made}(I0\nF9.0\nI1\nF9.0\nu"), tensor, "entries: found 2 more, needed none"),
+        (format!("{numbers}I0\nF9.0\ns"), reconstruct, "entries: found 1 more, needed none"),
+        (format!("{numbers}(I1\n(I2\ntNI00\nNtb"), reconstruct, "state: found a tuple, needed one"),
+    ] {
+        assert_refused(file(&value), ErrorKind::Format, &format!("`a`: `{name}`: {text}"));
+        assert_eq!(refusal(open_with(file(&value), &salvage())).0, ErrorKind::Format);
+    }
+}
+
+#[test]
+fn a_deque_is_written_with_the_items_that_it_keeps() {
+    let items = format!("ccollections\ndeque\n((l{}a{}aI1\ntR", floats("0", 1), floats("1", 1));
+    let bytes = torch(dict(&[("a", &items)]), &[("0", &[0; 4]), ("1", &[1; 4])]);
+    let all = loaded(bytes, &ConvertOptions::default()).unwrap();
+    let found: Vec<_> = all.iter().map(|(tensor, bytes)| (&*tensor.name, &bytes[..])).collect();
+    assert_eq!(found, [("a.0", &[1; 4][..])]);
+}
+
+#[test]
+fn numbers_that_python_reads_in_two_ways_are_refused() {
+    let one = |size: &str| {
+        let walk =
+            walk(&storage("FloatStorage", "0", 8), 0, &[8], &[1]).replace("(I8\nt", &format!("({size}t"));
+        torch(dict(&[("a", &walk)]), &[("0", &[0; 32])])
+    };
+    assert!(open(one("I8\n")).is_ok() && open(one("I0o10\n")).is_ok());
+    for size in ["I010\n", "I+1\n", "L010L\n"] {
+        let (kind, text) = refusal(open(one(size)));
+        assert_eq!(
+            (kind, text.ends_with("the text is no number, needed an integer")),
+            (ErrorKind::Format, true),
+            "{text}"
+        );
+    }
+}
+
 const META: &str = "ctorch._utils\n_rebuild_meta_tensor_no_storage\n(ctorch\nfloat32\n(I1\nt(I1\ntI00\ntR";
 
 #[test]

@@ -57,7 +57,7 @@ impl<'p> Arena<'p> {
     pub(crate) fn items(self, id: Id) -> Option<&'p [Id]> {
         match self.value(id)? {
             Value::Tuple(items) | Value::List(items) => Some(items),
-            Value::Object(object) => {
+            Value::Object(object) if is_bare(object) => {
                 let symbol = self.symbol(object.callable)?;
                 let (module, name) = (&*symbol.module, &*symbol.name);
                 if !matches!((module, name), ("torch", "Size") | ("torch._C", "Size")) {
@@ -105,7 +105,7 @@ impl<'p> Arena<'p> {
     }
 
     pub(crate) fn encoded(self, object: &'p Object) -> Option<Bytes<'p>> {
-        let symbol = self.symbol(object.callable)?;
+        let symbol = self.symbol(object.callable).filter(|_| is_bare(object))?;
         let Value::Tuple(arguments) = self.value(object.arguments)? else { return None };
         match ((&*symbol.module, &*symbol.name), &arguments[..]) {
             (("builtins", "bytes"), []) => Some(Bytes::Near(Cow::Borrowed(&[]))),
@@ -147,6 +147,17 @@ impl<'p> Arena<'p> {
         entries.iter().rev().find(|(name, _)| self.text(*name) == Some(key)).map(|(_, value)| *value)
     }
 
+    /// Whether a state is a dict of attributes, or such a dict and one of slots.
+    pub(crate) fn is_attributes(self, state: Id) -> bool {
+        let is_dict = |id: Id| matches!(self.value(id), Some(Value::Dict(_)));
+        match self.value(state) {
+            Some(Value::Tuple(both)) => {
+                both.len() == 2 && both.iter().all(|part| is_dict(*part) || self.is_none(*part))
+            }
+            _ => is_dict(state),
+        }
+    }
+
     /// The name of a symbol or of the kind of a value, for an error.
     pub(crate) fn kind(self, id: Id) -> String {
         match self.value(id) {
@@ -155,6 +166,11 @@ impl<'p> Arena<'p> {
             None => "nothing".to_owned(),
         }
     }
+}
+
+/// Whether nothing was added to what a call made.
+pub(crate) fn is_bare(object: &Object) -> bool {
+    object.states.is_empty() && object.items.is_empty() && object.entries.is_empty()
 }
 
 /// A recorded call of a known name.

@@ -10,6 +10,9 @@ use crate::{Behind, Element, Id, Value};
 
 type Read<'p> = Result<Meaning<'p>, MeaningError>;
 
+/// Dtypes within one: the fields of a structure, and theirs. They are looked through for each array.
+const DTYPES: usize = 512;
+
 /// The numbers of an array, as numpy writes them: kind, bytes, order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Number {
@@ -151,6 +154,10 @@ impl<'p> Arena<'p> {
         if (&*symbol.module, &*symbol.name) != ("joblib.numpy_pickle", "NumpyArrayWrapper") {
             return None;
         }
+        // Behind the first BUILD joblib has the array on its stack, and would build that.
+        if object.states.len() != 1 || object.behind != Behind::Nothing {
+            return Some(Err("single state"));
+        }
         let call = Call { arena: self, symbol, object, arguments: &[], depth: 0 };
         Some(self.announced(&call.state_entries()))
     }
@@ -169,28 +176,69 @@ impl<'p> Arena<'p> {
 
     /// `numpy.dtype("f8", False, True)`, with its state `(3, "<", None, None, None, -1, -1, 0)`.
     pub(crate) fn number(self, id: Id) -> Option<Number> {
+        self.number_within(id, 0, &mut DTYPES.clone())
+    }
+
+    /// The same of a dtype within others, of which so many may still be met.
+    fn number_within(self, id: Id, depth: usize, left: &mut usize) -> Option<Number> {
+        *left = left.checked_sub(1).filter(|_| depth <= super::DEPTH)?;
         let Some(Value::Object(object)) = self.value(id) else { return None };
         let symbol = self.symbol(object.callable)?;
         if (&*symbol.module, &*symbol.name) != ("numpy", "dtype") {
             return None;
         }
-        let name = *self.items(object.arguments)?.first()?;
-        let mut number = Number::parse(self.text(name)?)?;
-        for state in &object.states {
-            let parts = self.items(*state)?;
-            let order = self.text(*parts.get(1)?)?;
-            number.big_endian = order == ">";
-            // A subarray, and fields with their names.
-            let parted = parts.get(2..5)?.iter().any(|part| !self.is_none(*part));
-            number.structured |= parted;
-            if let Some(bytes) = parts.get(5).and_then(|id| self.unsigned(*id)).filter(|_| parted) {
-                number.bytes = bytes;
+        let arguments = self.items(object.arguments)?;
+        let mut number = Number::parse(self.text(*arguments.first()?)?)?;
+        match object.states[..] {
+            _ if !object.items.is_empty() || !object.entries.is_empty() => None,
+            [] => Some(number),
+            // numpy sets the state of a copy. Of its own dtypes it sets none.
+            [state] if self.int(*arguments.get(2)?) == Some(1) => {
+                self.set_dtype(&mut number, self.items(state)?, depth, left)?;
+                Some(number)
             }
-            const HAS_OBJECTS: i64 = 1;
-            let flags = parts.get(7).and_then(|id| self.int(*id)).unwrap_or_default();
-            number.has_objects |= flags & HAS_OBJECTS != 0;
+            _ => None,
         }
-        Some(number)
+    }
+
+    /// `(3, order, subarray, names, fields, bytes, alignment, flags)`, in version 4 with metadata behind.
+    /// No other version is read: in those before 3, numpy looks for objects and does not trust the flags.
+    fn set_dtype(self, number: &mut Number, state: &[Id], depth: usize, left: &mut usize) -> Option<()> {
+        let [version, order, subarray, names, fields, bytes, _, flags, metadata @ ..] = state else {
+            return None;
+        };
+        match (self.int(*version)?, metadata) {
+            (3, []) | (4, [_]) => {}
+            _ => return None,
+        }
+        number.big_endian = self.text(*order)? == ">";
+        number.structured = [subarray, names, fields].iter().any(|part| !self.is_none(**part));
+        // Of text and structures the state tells the size, of numbers the name.
+        if matches!(number.kind, 'V' | 'S' | 'a' | 'U') {
+            match self.int(*bytes)? {
+                -1 if !number.structured => {}
+                bytes => number.bytes = u64::try_from(bytes).ok()?,
+            }
+        }
+        let base = Some(*subarray).filter(|subarray| !self.is_none(*subarray));
+        let fields = match self.value(*fields) {
+            Some(Value::Dict(fields)) => &fields[..],
+            Some(Value::None) => &[],
+            _ => return None,
+        };
+        // `(dtype, shape)`, and `(dtype, offset)` of each field.
+        for part in base.into_iter().chain(fields.iter().map(|(_, field)| *field)) {
+            let part = *self.items(part)?.first()?;
+            number.has_objects |= self.number_within(part, depth.saturating_add(1), left)?.has_objects;
+        }
+        // joblib believes the flags: they may tell of objects that nothing else tells of, and hide none.
+        const HAS_OBJECTS: i64 = 1;
+        let flagged = self.int(*flags)? & HAS_OBJECTS != 0;
+        if number.has_objects && !flagged {
+            return None;
+        }
+        number.has_objects = flagged;
+        Some(())
     }
 }
 

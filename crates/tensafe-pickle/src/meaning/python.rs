@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{Meaning, MeaningError, arena::Call};
+use super::{
+    Meaning, MeaningError,
+    arena::Call,
+    table::{Called, Grows, grown},
+};
 use crate::{Made, Value};
 
 type Read<'p> = Result<Meaning<'p>, MeaningError>;
@@ -38,7 +42,7 @@ pub(super) fn map(call: Call<'_>) -> Read<'_> {
     Ok(Meaning::With { value: Box::new(Meaning::Map(entries)), class: None, attributes })
 }
 
-/// `list(…)`, `deque(…)`: the items of the argument, and what is appended.
+/// `list(…)`, `tuple(…)`: the items of the argument, and what is appended.
 pub(super) fn sequence(call: Call<'_>) -> Read<'_> {
     let mut items = Vec::new();
     if let Some(argument) = call.arguments.first() {
@@ -50,15 +54,23 @@ pub(super) fn sequence(call: Call<'_>) -> Read<'_> {
     Ok(Meaning::Sequence(items))
 }
 
+/// `deque(…, maxlen)`: of more items than that, the last.
+pub(super) fn deque(call: Call<'_>) -> Read<'_> {
+    let mut read = sequence(call)?;
+    if let Meaning::Sequence(items) = &mut read
+        && call.arguments.get(1).is_some_and(|most| !call.arena.is_none(*most))
+    {
+        let most = call.typed(1, "maxlen", "an integer from 0 on", |id| call.arena.unsigned(id))?;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        items.drain(..items.len().saturating_sub(most));
+    }
+    Ok(read)
+}
+
 /// `set([…])`, `frozenset([…])`.
 pub(super) fn set(call: Call<'_>) -> Read<'_> {
     match sequence(call)? {
-        Meaning::Sequence(mut items) => {
-            for (item, _) in &call.object.entries {
-                items.push(*item);
-            }
-            Ok(Meaning::Set(items))
-        }
+        Meaning::Sequence(items) => Ok(Meaning::Set(items)),
         other => Ok(other),
     }
 }
@@ -74,12 +86,13 @@ pub(super) fn record(call: Call<'_>) -> Read<'_> {
 pub(super) fn reconstructor(call: Call<'_>) -> Read<'_> {
     let class = call.typed(0, "class", "a name", |id| call.arena.symbol(id))?;
     let base = call.typed(1, "base", "a name", |id| call.arena.symbol(id))?;
-    match super::table::reader(&class.module, &class.name) {
+    match Called::find(&class.module, &class.name) {
         // An instance whose state says all: read as the class reads it.
-        Some(reader) if (&*base.module, &*base.name) == ("builtins", "object") => {
-            reader(Call { symbol: class, arguments: &[], ..call })
+        Some(called) if (&*base.module, &*base.name) == ("builtins", "object") => {
+            called.read(Call { symbol: class, arguments: &[], ..call })
         }
         Some(_) if (&*base.module, &*base.name) == ("builtins", "dict") => {
+            grown(&call, Grows::Entries)?;
             let Meaning::Map(mut entries) = record(call)? else { return record(call) };
             if let Some(Value::Dict(given)) = call.arguments.get(2).and_then(|id| call.arena.value(*id)) {
                 let mut all = given.clone();

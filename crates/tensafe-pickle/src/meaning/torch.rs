@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use super::{
     Bytes, Meaning, MeaningError,
-    arena::{Arena, Call},
+    arena::{Arena, Call, is_bare},
+    table::{Called, Grows, grown},
 };
 use crate::{Element, Id, Symbol, Value};
 
@@ -228,6 +229,7 @@ impl<'p> Arena<'p> {
             .filter(|symbol| (&*symbol.module, &*symbol.name) == ("torch.storage", "_load_from_bytes"));
         let Some(symbol) = named else { return Ok(None) };
         let call = Call::new(self, symbol, object, 0)?;
+        grown(&call, Grows::Not)?;
         let bytes = call.typed(0, "the file", "bytes", |id| self.bytes(id))?;
         Ok(Some(Storage { at: StorageAt::File(bytes), element: None }))
     }
@@ -309,7 +311,7 @@ pub(super) fn from_type(call: Call<'_>) -> Read<'_> {
     let function = call.typed(0, "function", "a name", |id| arena.symbol(id))?;
     let class = call.typed(1, "type", "a name", |id| arena.symbol(id))?;
     let arguments = call.argument(2, "arguments")?;
-    let Some(reader) = super::table::reader(&function.module, &function.name) else {
+    let Some(called) = Called::find(&function.module, &function.name) else {
         return Ok(Meaning::Unknown { symbol: Some(function), object: call.object });
     };
     let Some(Value::Tuple(arguments)) = arena.value(arguments) else {
@@ -319,7 +321,7 @@ pub(super) fn from_type(call: Call<'_>) -> Read<'_> {
     if depth > super::DEPTH {
         return Err(call.error("depth", "more levels", "at most 16"));
     }
-    let value = reader(Call { symbol: function, arguments, depth, ..call })?;
+    let value = called.read(Call { symbol: function, arguments, depth, ..call })?;
     let plain = class.module == "torch" || class.module.starts_with("torch.nn.parameter");
     let class = Some(class).filter(|_| !plain);
     let attributes: Vec<Id> = call.arguments.get(3).copied().into_iter().collect();
@@ -361,7 +363,7 @@ fn layout(arena: Arena<'_>, id: Id) -> Option<Layout> {
         return Some(&*symbol.name).filter(|_| symbol.module == "torch").and_then(Layout::from_name);
     }
     let Some(Value::Object(object)) = arena.value(id) else { return None };
-    let symbol = arena.symbol(object.callable)?;
+    let symbol = arena.symbol(object.callable).filter(|_| is_bare(object))?;
     let [name] = arena.items(object.arguments)? else { return None };
     if symbol.name != "_get_layout" {
         return None;

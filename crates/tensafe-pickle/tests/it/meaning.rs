@@ -185,6 +185,177 @@ fn joblib_reads_the_array_behind_its_record_and_pickle_does_not() {
     assert!(evaluate(&bytes, &Limits::default()).error().is_some());
 }
 
+/// A dtype with the state `(version, "|", subarray, names, fields, bytes, -1, flags)`.
+fn dtype(name: &str, version: u8, subarray: &str, fields: &str, bytes: i64, flags: u8) -> String {
+    let names = if fields == "N" { "N" } else { "(Va\nt" };
+    format!(
+        "cnumpy\ndtype\n(V{name}\nI00\nI01\ntR(I{version}\nV|\n{subarray}{names}{fields}I{bytes}\nI-1\nI{flags}\ntb"
+    )
+}
+
+/// A record of joblib and what stands behind it: of which kind that is, or why it is not read.
+fn announced(dtype: &str, tail: &[u8]) -> Result<Behind, String> {
+    let record =
+        format!("cjoblib.numpy_pickle\nNumpyArrayWrapper\n)R}}(Vdtype\n{dtype}Vshape\n(I2\ntVorder\nVC\nub");
+    let bytes = [b"\x80\x02", record.as_bytes(), tail].concat();
+    let pickle = evaluate_stream(&bytes[..], 0, Dialect::Joblib, &Limits::default());
+    match (pickle.root(), pickle.error()) {
+        (Some(Value::Object(object)), None) => Ok(object.behind.clone()),
+        (_, error) => Err(error.unwrap().to_string()),
+    }
+}
+
+#[test]
+fn a_dtype_hides_no_objects_from_joblib() {
+    let object = dtype("O8", 3, "N", "N", -1, 63);
+    let field = |inner: &str| format!("}}Va\n({inner}I0\nts");
+    let inner = dtype("V8", 3, "N", &field(&object), 8, 63);
+    let pickled = b"(lp0\n..";
+    for holds in [&object, &inner, &dtype("V8", 3, &format!("({object}(I1\ntt"), "N", 8, 63)] {
+        assert!(matches!(announced(holds, pickled), Ok(Behind::Pickle(_))), "{holds}");
+    }
+    let whole = dtype("V2", 3, "N", &field(&dtype("u1", 3, "N", "N", -1, 0)), 2, 0);
+    assert!(matches!(announced(&whole, b"abcd."), Ok(Behind::Bytes(range)) if range.end - range.start == 4));
+    // Of text the state tells the size, as numpy has it.
+    let text = dtype("S1", 3, "N", "N", 2, 0);
+    assert!(matches!(announced(&text, b"abcd."), Ok(Behind::Bytes(range)) if range.end - range.start == 4));
+    let hidden = [
+        dtype("O8", 3, "N", "N", -1, 0),
+        dtype("V8", 3, "N", &field(&object), 8, 0),
+        dtype("V8", 3, "N", &field(&inner), 8, 0),
+        dtype("V8", 3, &format!("({object}(I1\ntt"), "N", 8, 0),
+        // Versions before 3, in which numpy looks for itself.
+        dtype("V1", 2, "N", &field(&object), 1, 0),
+        dtype("u1", 2, "N", "N", -1, 1),
+        dtype("u1", 5, "N", "N", -1, 0),
+        // numpy's own dtype, whose state stays as it is; two states; items; fields that are no dict.
+        dtype("u1", 3, "N", "N", -1, 0).replace("I01\n", "I00\n"),
+        dtype("u1", 3, "N", "N", -1, 0) + "(I3\nV|\nNNNI-1\nI-1\nI1\ntb",
+        dtype("u1", 3, "N", "N", -1, 0) + "Na",
+        dtype("V1", 3, "N", "(t", 1, 0),
+    ];
+    for dtype in hidden {
+        let error = announced(&dtype, &[0; 64]).unwrap_err();
+        assert!(error.ends_with("the record of an array tells no dtype"), "{dtype}: {error}");
+    }
+}
+
+#[test]
+fn dtypes_within_dtypes_end_somewhere() {
+    // Each holds the one before it twice.
+    let mut doubled = dtype("u1", 3, "N", "N", -1, 0) + "p0\n";
+    for level in 0..15 {
+        let fields = format!("}}Va\n(g{level}\nI0\ntsVb\n(g{level}\nI0\nts");
+        doubled += &format!("0{}p{}\n", dtype("V1", 3, "N", &fields, 1, 0), level + 1);
+    }
+    assert!(announced(&doubled, b"ab.").is_err());
+    // One that holds itself.
+    let itself = "cnumpy\ndtype\n(VV1\nI00\nI01\ntRp0\n(I3\nV|\nN(Va\nt}Va\n(g0\nI0\ntsI1\nI-1\nI0\ntb";
+    assert!(announced(itself, b"ab.").is_err());
+}
+
+#[test]
+fn joblib_reads_one_array_behind_a_record() {
+    let u1 = dtype("u1", 3, "N", "N", -1, 0);
+    assert!(announced(&u1, b"ab.").is_ok());
+    // joblib would give this state to the array.
+    let error = announced(&u1, b"ab(I1\n(I2\ntNI00\nNtb.").unwrap_err();
+    assert!(error.ends_with("the record of an array tells no single state"), "{error}");
+}
+
+#[test]
+fn what_is_added_to_the_result_of_a_call_is_read_or_refused() {
+    let storage = "(Vstorage\nctorch\nFloatStorage\nV1\nVcpu\nI6\ntQ";
+    let text = String::from_utf8(tensor("I0\n", "(I2\nt", "(I1\nt")).unwrap();
+    let tensor = text.strip_suffix('.').unwrap();
+    let parameter = format!("ctorch._utils\n_rebuild_parameter\n({tensor}I00\n}}tR");
+    let old = format!("ctorch.nn.parameter\nParameter\n({tensor}tR");
+    let subclass = format!(
+        "ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_parameter\nctorch\nTensor\n({tensor}I00\n}}tNtR"
+    );
+    let array = format!(
+        "cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR(I1\n(I2\nt{DTYPE}I00\nVabcdefgh\ntb"
+    );
+    let scalar = format!("cnumpy.core.multiarray\nscalar\n({DTYPE}Vabcd\ntR");
+    let load = "ctorch.storage\n_load_from_bytes\n(C\x01xtR";
+    let elsewhere = format!("({storage}I0\n(I2\nt(I1\nttb");
+    let variable = format!("({tensor}NNI00\nNtb");
+    let mut refused = 0;
+    for made in [tensor, &parameter, &old, &subclass, &array, &scalar, load, "ctorch\nSize\n((I1\nttR"] {
+        assert!(!refusal_or_none(made).starts_with('`'), "{made}");
+        for added in
+            [&*elsewhere, &variable, "(I00\nNtb", "}b", "}Vx\nNsb", "Nb", "I0\nF9.0\ns", "(I0\nF9.0\nu", "Na"]
+        {
+            let found = refusal_or_none(&format!("{made}{added}"));
+            assert!(
+                found.contains(": state: found ")
+                    || found.contains("items: found 1 more, needed none")
+                    || found.contains("entries: found 1 more, needed none"),
+                "{made}{added}: {found}"
+            );
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 72);
+    // What torch before 0.4 wrote behind parameters.
+    assert_eq!(refusal_or_none(&format!("{old}(I01\nI00\nNtb")), "");
+    let found = refusal_or_none(&format!("{tensor}{elsewhere}"));
+    assert_eq!(found, "`torch._utils._rebuild_tensor_v2`: state: found a tuple, needed none");
+    for (bytes, text) in [
+        ("cbuiltins\nset\n((lI1\natRI2\nNs", "`builtins.set`: entries: found 1 more, needed none"),
+        ("cbuiltins\nbytearray\n(C\x01xtRI2\na", "`builtins.bytearray`: items: found 1 more, needed none"),
+        (
+            "ccollections\nOrderedDict\n)R(I1\ntb",
+            "`collections.OrderedDict`: state: found a tuple, needed a dict of attributes",
+        ),
+    ] {
+        assert_eq!(refusal_or_none(bytes), text);
+    }
+    let text = "`argparse.Namespace`: keywords: found a dict, needed none";
+    assert_eq!(refusal(b"cargparse\nNamespace\n)}VK\nNs\x92."), text);
+    // Bytes and shapes that were added to are no arguments either.
+    let data = |data: &str| format!("cnumpy.core.multiarray\nscalar\n({DTYPE}{data}tR");
+    let grown = "cbuiltins\nbytearray\n(C\x04abcdtRI2\na";
+    assert_eq!(
+        refusal_or_none(&data(grown)),
+        "`numpy.core.multiarray.scalar`: data: found no bytes, needed the bytes of one number"
+    );
+    assert_eq!(refusal_or_none(&data(&grown[..grown.len() - 4])), "");
+}
+
+fn refusal_or_none(text: &str) -> String {
+    let bytes = [text.as_bytes(), b"."].concat();
+    let pickle = evaluate(&bytes, &Limits::default());
+    let root = pickle.root_id().unwrap_or_else(|| panic!("{text}: {:?}", pickle.error()));
+    pickle.meaning(root).err().map(|error| error.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn a_deque_keeps_its_last_items() {
+    let deque = |most: &str, added: &str| {
+        let text = format!("ccollections\ndeque\n((lI1\naI2\naI3\na{most}tR{added}.");
+        let pickle = evaluate(text.as_bytes(), &Limits::default());
+        let meaning = pickle.meaning(pickle.root_id().unwrap());
+        let number = |id: &_| match pickle.value(*id) {
+            Some(Value::Int(number)) => *number,
+            other => panic!("{other:?}"),
+        };
+        meaning.map_err(|error| error.to_string()).map(|meaning| match meaning {
+            Meaning::Sequence(items) => items.iter().map(number).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        })
+    };
+    let numbers = |numbers: &[i64]| Ok(numbers.to_vec());
+    assert_eq!(deque("", ""), numbers(&[1, 2, 3]));
+    assert_eq!(deque("N", "I4\na"), numbers(&[1, 2, 3, 4]));
+    assert_eq!(deque("I1\n", ""), numbers(&[3]));
+    assert_eq!(deque("I2\n", "I4\na"), numbers(&[3, 4]));
+    assert_eq!(deque("I0\n", "I4\na"), numbers(&[]));
+    assert_eq!(deque("I9\n", ""), numbers(&[1, 2, 3]));
+    let text = "`collections.deque`: maxlen: found an integer, needed an integer from 0 on";
+    assert_eq!(deque("I-1\n", ""), Err(text.to_owned()));
+}
+
 #[test]
 fn padding_before_an_array_ends_within_the_file() {
     let record = format!(

@@ -78,6 +78,52 @@ fn what_python_pickles_is_read_back_in_every_protocol() {
     assert!(compared > 400, "{compared}");
 }
 
+/// Numbers and texts as lines, all short ones that are made of these pieces: what both readers of
+/// Python read in them, or `error` where one refuses or they differ.
+const LINES: &str = r#"
+import io, itertools, pickle, struct
+def show(v):
+    if isinstance(v, bool): return str(v)
+    if isinstance(v, int) and -2**63 <= v < 2**63: return str(v)
+    if isinstance(v, int):
+        bits = v.bit_length() if v >= 0 else (-v - 1).bit_length()
+        return "long:" + v.to_bytes((bits >> 3) + 1, "little", signed=True).hex()
+    if isinstance(v, float): return "float:" + struct.pack(">d", v).hex()
+    return "str:" + "".join("\ufffd" if 0xd800 <= ord(c) < 0xe000 else c for c in v).encode().hex()
+def read(reader, data):
+    try: return show(reader(io.BytesIO(data)).load())
+    except Exception: return "error"
+def lines(code, pieces, most):
+    for count in range(1, most + 1):
+        for line in itertools.product(pieces, repeat=count):
+            data = code + b"".join(line) + b"\n."
+            of_c, of_python = (read(reader, data) for reader in (pickle.Unpickler, pickle._Unpickler))
+            print(data.hex(), of_c if of_c == of_python else "error")
+integers = [b"0", b"1", b"8", b"a", b"x", b"O", b"b", b"_", b"+", b"-", b" ", b"\x0b", b"\r", b"\0", b"\xa0", b"L"]
+lines(b"I", integers, 3)
+lines(b"L", integers, 3)
+lines(b"I", [b"0x", b"0_", b"17", b"_", b"-", b" "], 4)
+lines(b"L", [b"0x", b"0_", b"17", b"_", b"-", b"L"], 4)
+lines(b"I", [b"-", b"0x", b"9223372036854775807", b"7fffffffffffffff", b"0o1777777777777777777777"], 2)
+lines(b"F", [b"0", b"1", b".", b"e", b"+", b"-", b"_", b" ", b"\r", b"inf", b"NaN", b"400", b"\0"], 4)
+lines(b"V", [b"\\", b"\\u", b"\\U", b"u", b"0041", b"+041", b"00000041", b"00110000", b"d800", b"\xe9"], 3)
+"#;
+
+#[test]
+fn numbers_and_texts_as_lines_are_what_both_readers_of_python_read() {
+    let mut compared = 0;
+    for line in python(LINES).lines() {
+        let (pickle, expected) = line.split_once(' ').unwrap();
+        let found = shown(&unhex(pickle));
+        let found = if found.starts_with("error") { "error" } else { &found };
+        // One spelling for all that are no number.
+        let is_nan = |text: &str| text == "float:7ff8000000000000" || text == "float:fff8000000000000";
+        assert!(found == expected || (is_nan(found) && is_nan(expected)), "{line}: {found}");
+        compared += 1;
+    }
+    assert!(compared > 30_000, "{compared}");
+}
+
 #[test]
 fn a_pickle_that_is_cut_anywhere_is_an_error_and_never_a_panic() {
     let program = "import pickle, collections\nv = [collections.OrderedDict(a=1), {'k': (1.5, b'x', 2**70)}, {3}]\n\
