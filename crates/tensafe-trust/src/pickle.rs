@@ -208,11 +208,12 @@ pub(crate) fn rule_of(judgement: Judgement, called: bool) -> Option<Rule> {
 }
 
 fn objects(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: &mut Scan<'_>) {
+    let mut states = HashSet::new();
     for value in pickle.values() {
         match value {
             Value::Object(object) => {
                 judge_object(input, pickle, object, place, scan);
-                uses::judge(pickle, object, place, scan);
+                uses::judge(pickle, object, &mut states, place, scan);
             }
             Value::Persistent(id) => persistent(pickle, *id, place, scan),
             Value::Dict(entries) => {

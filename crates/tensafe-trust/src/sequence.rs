@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use tensafe_pickle::{Dialect, LegacyStream, Pickle, Value, evaluate_stream};
+use tensafe_pickle::{Dialect, LegacyStream, Pickle, Stream as _, Value, evaluate_stream};
 
 use crate::{
     Finding, Level, Rule,
@@ -11,6 +11,9 @@ use crate::{
     pickle::{self, is_torch_magic},
     scan::{Place, Scan},
 };
+
+/// Pickles of one file that are judged. Each takes some time however short it is.
+const MOST_PICKLES: u64 = 1 << 20;
 
 /// Judges every pickle from byte `at` on and returns the word for the kind.
 pub(crate) fn scan(input: &Input, at: u64, place: Place<'_>, scan: &mut Scan<'_>) -> &'static str {
@@ -30,7 +33,7 @@ pub(crate) fn scan_from<'i>(
         return "torch-legacy";
     }
     let kind = if pickle::is_of_joblib(&first) { "joblib" } else { "pickle" };
-    all(input, first, place, scan);
+    all(input, first, MOST_PICKLES, place, scan);
     kind
 }
 
@@ -38,11 +41,18 @@ fn plain<'i>(input: &'i Input, at: u64, scan: &Scan<'_>) -> Pickle<'i> {
     evaluate_stream(input.stream(), at, Dialect::Plain, &scan.options.limits.pickle)
 }
 
-fn all<'i>(input: &'i Input, first: Pickle<'i>, place: Place<'_>, scan: &mut Scan<'_>) {
+fn all<'i>(input: &'i Input, first: Pickle<'i>, most: u64, place: Place<'_>, scan: &mut Scan<'_>) {
     let mut next = Some(first);
+    let mut left = most;
     while let Some(pickle) = next {
         let Some(end) = pickle::judge(input, &pickle, place, scan) else { return };
         drop(pickle);
+        left = left.saturating_sub(1);
+        if left == 0 && end < input.len() {
+            let text = format!("what follows {most} pickles was not judged");
+            scan.add(place, Finding::new(Rule::LimitMet, text).at(end));
+            return nested::search_range(input, &(end..input.len()), place, scan);
+        }
         next = following(input, end, place, scan);
     }
 }
@@ -62,7 +72,7 @@ fn following<'i>(input: &'i Input, end: u64, place: Place<'_>, scan: &mut Scan<'
 }
 
 fn says_so(input: &Input, at: u64) -> bool {
-    matches!(input.read(at..at.saturating_add(2)).as_deref(), Ok([0x80, 0..=5]))
+    matches!(input.stream().peek(at, 2), Ok([0x80, 0..=5]))
 }
 
 /// Whether the sizes of the writer's types are those that torch always writes.
@@ -119,6 +129,33 @@ fn legacy(input: &Input, place: Place<'_>, scan: &mut Scan<'_>) {
         return;
     }
     if let Some(next) = following(input, legacy.end(), place, scan) {
-        all(input, next, place, scan);
+        all(input, next, MOST_PICKLES, place, scan);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{all, plain};
+    use crate::{
+        Rule, ScanOptions,
+        input::Input,
+        scan::{Place, Scan},
+    };
+
+    #[test]
+    fn no_more_pickles_are_judged_than_so_many() {
+        let options = ScanOptions::default();
+        let found = |bytes: &[u8]| {
+            let input = Input::of_bytes(bytes.to_vec());
+            let mut scan = Scan::new("m.pkl", &options);
+            all(&input, plain(&input, 0, &scan), 3, Place::ROOT, &mut scan);
+            scan.findings.into_sorted().iter().map(|found| (found.rule, found.offset)).collect::<Vec<_>>()
+        };
+        let seconds = (Rule::SecondPickle, Some(2));
+        assert_eq!(found(b"N.N.N."), [seconds]);
+        assert_eq!(found(b"N.N.N.N."), [seconds, (Rule::LimitMet, Some(6))]);
+        // What does harm behind them is searched for.
+        let behind = found(b"N.N.N.N.\x80\x02cos\nsystem\n(X\x02\0\0\0idtR.");
+        assert_eq!(behind, [seconds, (Rule::LimitMet, Some(6)), (Rule::NestedPayload, Some(8))]);
     }
 }

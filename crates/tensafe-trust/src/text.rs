@@ -6,6 +6,7 @@
 mod config;
 mod python;
 mod template;
+mod yaml;
 
 pub(crate) use template::{is_template_key, judge as judge_template};
 
@@ -17,6 +18,9 @@ use crate::{
 
 /// Texts beyond this are not read whole.
 const MOST_BYTES: u64 = 64 << 20;
+
+/// Endings of texts that are judged by what they say.
+const JUDGED: [&str; 9] = ["jinja", "jinja2", "j2", "json", "py", "pyi", "pyw", "yaml", "yml"];
 
 /// Endings of files that loaders take for weights.
 const WEIGHTS: &[&str] = &[
@@ -77,8 +81,8 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
     let bytes = match input.all(MOST_BYTES) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => {
-            // No loader of weights takes it, and a configuration is never so long.
-            if is_weights(name) {
+            // No loader takes any other: a configuration is never so long, but may be filled up to be.
+            if is_weights(name) || JUDGED.contains(&&*ending(name)) {
                 let text = format!("a text of more than {MOST_BYTES} bytes was not read");
                 scan.add(place, Finding::new(Rule::LimitMet, text));
             }
@@ -107,7 +111,7 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
             "template"
         }
         "yaml" | "yml" => {
-            yaml(text, place, scan);
+            yaml::judge(text, place, scan);
             "yaml"
         }
         _ if config::looks_like_json(text) && !is_weights(name) => {
@@ -122,30 +126,6 @@ pub(crate) fn scan(name: &str, input: &Input, place: Place<'_>, scan: &mut Scan<
             "text"
         }
         _ => "text",
-    }
-}
-
-/// YAML that constructs objects of Python, or names what a framework imports.
-fn yaml(text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
-    for tag in ["!!python/", "tag:yaml.org,2002:python/"] {
-        if let Some(at) = text.find(tag) {
-            let line: String = text
-                .get(at..)
-                .unwrap_or_default()
-                .chars()
-                .take_while(|c| !c.is_whitespace())
-                .take(80)
-                .collect();
-            let text = format!("the tag `{line}` makes an object of Python");
-            scan.add(place, Finding::new(Rule::RunsCode, text).at(at as u64));
-        }
-    }
-    for line in text.lines() {
-        if let Some((key @ ("_target_" | "_instantiator"), value)) =
-            line.trim_start_matches(['-', ' ']).split_once(':')
-        {
-            config::imported(key, value.trim().trim_matches(['"', '\'']), place, scan);
-        }
     }
 }
 

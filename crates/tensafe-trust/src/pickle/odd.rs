@@ -4,10 +4,13 @@
 //! None of it runs code. Loaders written in C have been brought to corrupt memory by such arguments,
 //! and programs to exhaust theirs.
 
+mod work;
+
 use std::collections::HashSet;
 
 use tensafe_pickle::{Argument, Decoder, Id, Made, Object, Opcode, Pickle, Symbol, Value};
 
+use self::work::Work;
 use super::{growth, tensors::Storages};
 
 use crate::{
@@ -33,8 +36,11 @@ pub(super) fn judge(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: 
         scan.add(place, Finding::new(Rule::OddStream, text));
     }
     let mut storages = Storages::default();
+    let mut work = Work::new(pickle);
+    let mut unread = 0u64;
     for (id, value) in pickle.entries() {
         match value {
+            Value::Object(object) if !work.spend(id, object) => unread = unread.saturating_add(1),
             Value::Object(_) | Value::Persistent(_) => {
                 match pickle.meaning(id) {
                     Ok(meaning) => storages.judge(pickle, &meaning, place, scan),
@@ -51,6 +57,10 @@ pub(super) fn judge(input: &Input, pickle: &Pickle<'_>, place: Place<'_>, scan: 
             }
             _ => {}
         }
+    }
+    if unread > 0 {
+        let text = format!("the arguments of {unread} calls were not looked at: many share large ones");
+        scan.add(place, Finding::new(Rule::LimitMet, text));
     }
     growth::judge(pickle, place, scan);
     instructions(input, pickle, place, scan);

@@ -34,9 +34,20 @@ pub(super) fn standing(pickle: &Pickle<'_>) -> HashSet<Id> {
     found
 }
 
-/// What is told of a call beside its name.
-pub(super) fn judge(pickle: &Pickle<'_>, object: &Object, place: Place<'_>, scan: &mut Scan<'_>) {
-    attributes(pickle, object, place, scan);
+/// What is told of a call beside its name. A state that objects share is told of once: `states` has those
+/// that were looked at.
+pub(super) fn judge(
+    pickle: &Pickle<'_>,
+    object: &Object,
+    states: &mut HashSet<Id>,
+    place: Place<'_>,
+    scan: &mut Scan<'_>,
+) {
+    for state in object.states.iter().chain(&object.keywords) {
+        if states.insert(*state) {
+            attributes(pickle, *state, place, scan);
+        }
+    }
     let Some(symbol) = pickle.symbol(object.callable) else { return };
     let arguments = preview::arguments(pickle, object.arguments);
     let mut add = |rule, text: String| {
@@ -59,23 +70,21 @@ pub(super) fn judge(pickle: &Pickle<'_>, object: &Object, place: Place<'_>, scan
 }
 
 /// Attributes that make an instruction call what they are.
-fn attributes(pickle: &Pickle<'_>, object: &Object, place: Place<'_>, scan: &mut Scan<'_>) {
-    for id in object.states.iter().chain(&object.keywords) {
-        // A state may be of two parts: attributes in a dict, and those of slots.
-        let parts: &[Id] = match pickle.value(*id) {
-            Some(Value::Tuple(parts)) => parts,
-            _ => std::slice::from_ref(id),
-        };
-        for part in parts {
-            let Some(Value::Dict(entries)) = pickle.value(*part) else { continue };
-            for (key, value) in entries {
-                let Some(Value::Str(key)) = pickle.value(*key) else { continue };
-                let is_called = CALLED_BY_INSTRUCTIONS.contains(&&**key)
-                    || (key.starts_with("__") && key.ends_with("__"));
-                if is_called && matches!(pickle.value(*value), Some(Value::Symbol(_) | Value::Object(_))) {
-                    let text = format!("sets {}, which loading may call", named(key));
-                    scan.add(place, Finding::new(Rule::ComputedCall, text));
-                }
+fn attributes(pickle: &Pickle<'_>, state: Id, place: Place<'_>, scan: &mut Scan<'_>) {
+    // A state may be of two parts: attributes in a dict, and those of slots.
+    let parts = match pickle.value(state) {
+        Some(Value::Tuple(parts)) if parts.len() == 2 => parts.as_slice(),
+        _ => std::slice::from_ref(&state),
+    };
+    for part in parts {
+        let Some(Value::Dict(entries)) = pickle.value(*part) else { continue };
+        for (key, value) in entries {
+            let Some(Value::Str(key)) = pickle.value(*key) else { continue };
+            let is_called =
+                CALLED_BY_INSTRUCTIONS.contains(&&**key) || (key.starts_with("__") && key.ends_with("__"));
+            if is_called && matches!(pickle.value(*value), Some(Value::Symbol(_) | Value::Object(_))) {
+                let text = format!("sets {}, which loading may call", named(key));
+                scan.add(place, Finding::new(Rule::ComputedCall, text));
             }
         }
     }

@@ -1,6 +1,9 @@
 //! JSON beside weights: configurations that ask loaders to run code, and the templates in them.
 //!
-//! A file is parsed only where it holds one of the words that matter.
+//! A file is parsed only where it holds one of the words that matter, whose letters may be escaped. One
+//! that holds such a word and cannot be parsed is inconclusive: other readers take what this one refuses.
+
+use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 use tensafe_format::ShardIndex;
@@ -34,19 +37,19 @@ pub(super) fn looks_like_json(text: &str) -> bool {
 pub(super) fn judge(name: &str, text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
     let name = name.rsplit(['/', '\\', '!']).next().unwrap_or(name);
     if name.ends_with(".index.json")
-        && text.contains("\"weight_map\"")
+        && unescaped(text).contains("\"weight_map\"")
         && let Err(error) = ShardIndex::parse(text.as_bytes())
     {
         let outside = error.rule() == Some(tensafe_format::Rule::SHARD_PATH);
         let rule = if outside { Rule::MemberPath } else { Rule::SafetensorsRule };
         scan.add(place, Finding::new(rule, error.to_string()));
     }
-    let escapes = text.contains("\\u");
     let by_name = matches!(name, "modules.json" | "model_index.json") || name.ends_with(".model_index.json");
-    if !by_name && !escapes && !WORDS.iter().any(|word| text.contains(word)) {
+    let plain = unescaped(text);
+    if !by_name && !WORDS.iter().any(|word| plain.contains(word)) {
         return;
     }
-    match serde_json::from_str(text.trim_start_matches('\u{feff}')) {
+    match parsed(text.trim_start_matches('\u{feff}')) {
         Ok(document) => {
             if name == "modules.json" {
                 sentence_modules(&document, place, scan);
@@ -56,12 +59,78 @@ pub(super) fn judge(name: &str, text: &str, place: Place<'_>, scan: &mut Scan<'_
             walk(&document, place, scan);
         }
         Err(error) => {
-            if WORDS.iter().any(|word| text.contains(word)) {
-                let text = format!("the configuration could not be read: {error}");
-                scan.add(place, Finding::new(Rule::UnknownFormat, text));
-            }
+            let text = format!("the configuration could not be read: {error}");
+            scan.add(place, Finding::new(Rule::UnknownFormat, text));
         }
     }
+}
+
+/// The document, read as Python reads it: with numbers that JSON does not have. They are null here.
+fn parsed(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text).or_else(|error| {
+        if text.contains("NaN") || text.contains("Infinity") {
+            serde_json::from_str(&without_numbers_of_python(text))
+        } else {
+            Err(error)
+        }
+    })
+}
+
+fn without_numbers_of_python(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut quoted = false;
+    while let Some(c) = rest.chars().next() {
+        let number = ["NaN", "Infinity", "-Infinity"].into_iter().filter(|_| !quoted);
+        if let Some(behind) = { number }.find_map(|number| rest.strip_prefix(number)) {
+            out.push_str("null");
+            rest = behind;
+            continue;
+        }
+        let length = match c {
+            '"' => {
+                quoted = !quoted;
+                1
+            }
+            // With what it escapes, which may be a quote.
+            '\\' => rest.chars().take(2).map(char::len_utf8).sum(),
+            c => c.len_utf8(),
+        };
+        let Some((taken, behind)) = rest.split_at_checked(length) else { break };
+        out.push_str(taken);
+        rest = behind;
+    }
+    out
+}
+
+/// The text with the escapes of JSON undone that can stand for a character of the words.
+fn unescaped(text: &str) -> Cow<'_, str> {
+    let Some((before, mut rest)) = text.split_once('\\') else { return Cow::Borrowed(text) };
+    let mut out = String::with_capacity(text.len());
+    out.push_str(before);
+    loop {
+        let code = rest.strip_prefix('u').and_then(|rest| rest.get(..4));
+        let code = code.filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let code = code.and_then(|code| u32::from_str_radix(code, 16).ok());
+        let length = if let Some(decoded) = code.and_then(char::from_u32) {
+            out.push(decoded);
+            5
+        } else if rest.starts_with('/') {
+            out.push('/');
+            1
+        } else {
+            out.push('\\');
+            let escaped = rest.chars().next();
+            out.extend(escaped);
+            escaped.map_or(0, char::len_utf8)
+        };
+        rest = rest.get(length..).unwrap_or_default();
+        let Some((before, behind)) = rest.split_once('\\') else { break };
+        out.push_str(before);
+        rest = behind;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 /// The reader of JSON bounds how deep this goes.
@@ -188,6 +257,26 @@ fn pipeline(document: &Value, place: Place<'_>, scan: &mut Scan<'_>) {
         if key == "_class_name" || !PIPELINES.contains(&library) {
             let text = format!("`{key}` names {}, to be imported", named(&format!("{library}.{class}")));
             scan.add(place, Finding::new(Rule::RemoteCode, text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parsed, unescaped};
+
+    #[test]
+    fn escapes_are_undone_in_pairs() {
+        assert_eq!(unescaped(r#"{"a\u005f\\u005f\/b\"\ud800\"#), "{\"a_\\\\u005f/b\\\"\\ud800\\");
+        assert_eq!(unescaped("plain"), "plain");
+    }
+
+    #[test]
+    fn numbers_of_python_are_read_outside_of_texts() {
+        let read = parsed(r#"{"a\"NaN": [NaN, -Infinity,Infinity, "NaN \\", NaN]}"#).unwrap();
+        assert_eq!(read.to_string(), r#"{"a\"NaN":[null,null,null,"NaN \\",null]}"#);
+        for text in ["[nan]", "[+NaN]", "[NaN", "[NaNs]", "[1] NaN"] {
+            assert!(parsed(text).is_err(), "{text}");
         }
     }
 }

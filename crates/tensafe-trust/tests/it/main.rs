@@ -8,6 +8,7 @@ mod formats;
 mod pickles;
 mod reports;
 mod robust;
+mod texts;
 
 use tensafe_trust::{Finding, ScanOptions, scan_bytes};
 
