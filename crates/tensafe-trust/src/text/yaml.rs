@@ -20,6 +20,8 @@ use crate::{
 
 /// Names of tags for which Python's reader has constructors that import, call or make objects.
 const TAGS: [&str; 2] = ["!!python/", "tag:yaml.org,2002:python/"];
+/// Tags by which HyperPyYAML names what it imports, and mostly calls.
+const IMPORTS: [&str; 5] = ["!apply:", "!applyref:", "!module:", "!name:", "!new:"];
 /// Keys whose value is imported and called.
 const KEYS: [&str; 2] = ["_target_", "_instantiator"];
 /// Characters that end a line for some reader.
@@ -32,6 +34,7 @@ const MOST_CHARACTERS: usize = 300;
 /// Judges a text that is read as YAML.
 pub(super) fn judge(text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
     tags(text, place, scan);
+    imports(&percent_decoded(text), place, scan);
     handles(text, place, scan);
     keys(text, place, scan);
 }
@@ -48,6 +51,23 @@ fn tags(text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
         for tag in TAGS.into_iter().filter(|tag| !text.contains(tag)) {
             if let Some(at) = decoded.find(tag) {
                 scan.add(place, makes_object(decoded.get(at..).unwrap_or_default()));
+            }
+        }
+    }
+}
+
+/// What tags name to be imported. The same name by the same tag is told once.
+fn imports(text: &str, place: Place<'_>, scan: &mut Scan<'_>) {
+    let mut seen = HashSet::new();
+    for tag in IMPORTS {
+        // Behind another mark it is a tag by a handle.
+        let starts = text.match_indices(tag).map(|(at, _)| at);
+        for at in starts.filter(|at| !text.get(..*at).unwrap_or_default().ends_with('!')) {
+            let rest = text.get(at.saturating_add(tag.len())..).unwrap_or_default();
+            let end = rest.find(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '.'));
+            let name = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+            if !name.is_empty() && seen.insert((tag, name)) {
+                config::imported(tag.trim_end_matches(':'), name, place, scan);
             }
         }
     }
