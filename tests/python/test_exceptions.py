@@ -176,12 +176,14 @@ def test_a_file_of_another_length_is_refused_when_it_is_opened(path, size, acces
 
 
 @pytest.mark.parametrize(
-    "kind", ["FormatError", "UsageError", "TensorNotFoundError", "IoError", "MissingFileError"]
+    "kind",
+    ["FormatError", "UsageError", "UsageIndexError", "TensorNotFoundError", "IoError", "MissingFileError"],
 )
 def test_an_error_that_was_raised_crosses_processes(kind, tmp_path, write_file):
     raisers = {
         "FormatError": lambda: tensafe.open(write_file({"a": entry("F32", [2], 0, 4)}, bytes(4))),
-        "UsageError": lambda: tensafe.open(tensafe.numpy.save({"a": np.zeros(2)}))["a"][5],
+        "UsageError": lambda: tensafe.open(tensafe.numpy.save({"a": np.zeros(2)}))["a"][::-1],
+        "UsageIndexError": lambda: tensafe.open(tensafe.numpy.save({"a": np.zeros(2)}))["a"][5],
         "TensorNotFoundError": lambda: tensafe.open(tensafe.numpy.save({}))["a"],
         "IoError": lambda: tensafe.numpy.save_file({"a": np.zeros(1)}, tmp_path),
         "MissingFileError": lambda: tensafe.open(tmp_path / "missing"),
@@ -189,7 +191,9 @@ def test_an_error_that_was_raised_crosses_processes(kind, tmp_path, write_file):
     with pytest.raises(tensafe.SafetensorError) as error:
         raisers[kind]()
     again = pickle.loads(pickle.dumps(error.value))
-    assert type(again) is type(error.value) is getattr(tensafe, kind) and str(again) == str(error.value)
+    assert type(again) is type(error.value) is getattr(tensafe._errors, kind) and str(again) == str(
+        error.value
+    )
     names = ("tensor", "path", "rule") + (("errno", "filename") if isinstance(again, OSError) else ())
     for name in names:
         assert getattr(again, name) == getattr(error.value, name), name
