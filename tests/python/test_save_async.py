@@ -153,16 +153,21 @@ def test_a_relative_path_is_of_the_directory_of_the_call(tmp_path, monkeypatch):
     assert (tmp_path / "f").exists()
 
 
+def wait_for(handle):
+    """Until it is done, and its thread has let go of it."""
+    while not handle.done():
+        time.sleep(0.01)
+    for thread in threading.enumerate():
+        if thread.name.startswith("save "):
+            thread.join()
+
+
 def test_a_failure_that_nobody_asked_for_is_a_warning(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         handle = tensafe.numpy.save_file_async({"a": np.zeros(2)}, tmp_path / "missing" / "f")
-        while not handle.done():
-            time.sleep(0.01)
+        wait_for(handle)
         del handle
-        for thread in threading.enumerate():
-            if thread.name.startswith("save "):
-                thread.join()
         gc.collect()
     assert [
         str(w.message) for w in caught if "missing" in str(w.message) and "nobody asked" in str(w.message)
@@ -190,12 +195,8 @@ def test_a_failure_that_was_told_is_no_warning(tmp_path, asked):
         if asked:
             with pytest.raises(RuntimeError, match="gone"):
                 handle.result(60)
-        while not handle.done():
-            time.sleep(0.01)
+        wait_for(handle)
         del handle
-        for thread in threading.enumerate():
-            if thread.name.startswith("save "):
-                thread.join()
         gc.collect()
     warned = [str(w.message) for w in caught if str(tmp_path) in str(w.message)]
     assert bool(warned) != asked

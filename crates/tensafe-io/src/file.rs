@@ -1,9 +1,10 @@
 //! A file, read at offsets without a cursor.
 
+#[cfg(target_os = "linux")]
+use std::ops::Range;
 use std::{
     fs::{self, File, Metadata},
     io,
-    ops::Range,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
